@@ -1,0 +1,4697 @@
+/* messaging_impl.h - the machine behind messaging.h */
+#ifndef MESSAGING__IN_MESSAGING_H
+#error "include messaging.h, not messaging_impl.h"
+#endif
+
+#include <asm/socket.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __cplusplus
+#include <type_traits>
+#endif
+
+/* ==== Platform ======================================================================================================== */
+
+#define MESSAGING__UNUSED __attribute__((unused))
+#define MESSAGING__STAMP MESSAGING__UNUSED static inline
+#define MESSAGING__CALL MESSAGING__UNUSED __attribute__((warn_unused_result)) static inline messaging_status
+#define MESSAGING__LIKELY(condition) __builtin_expect(!!(condition), 1)
+
+/* MESSAGING_MAKE's compile-time checks. A callback is compared by type in C and by conversion in C++, where noexcept is a type. */
+#ifdef __cplusplus
+#define MESSAGING__CHECK(condition, text) static_assert(condition, text)
+#define MESSAGING__HAS_TYPE(function, ...) (std::is_convertible<decltype(&function), __VA_ARGS__>::value)
+#define MESSAGING__IS_PLAIN(type) __is_trivially_copyable(type)
+#else
+#define MESSAGING__CHECK(condition, text) _Static_assert(condition, text)
+#define MESSAGING__HAS_TYPE(function, ...) _Generic((function), __VA_ARGS__ : 1, default : 0)
+#define MESSAGING__IS_PLAIN(type) 1
+#endif
+
+/* <stdatomic.h> is not C++17; these are in every gcc and clang. */
+#define MESSAGING__LOAD(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
+#define MESSAGING__STORE(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
+#define MESSAGING__SWAP(pointer, value) __atomic_exchange_n(pointer, value, __ATOMIC_SEQ_CST)
+#define MESSAGING__ADD(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_ACQ_REL)
+
+/* Not declared by strict builds (-std=c11 -D_POSIX_C_SOURCE=200809L), though the C library has them. */
+#ifndef __cplusplus
+int madvise(void *address, size_t length, int advice);
+#endif
+#ifdef MAP_ANONYMOUS
+#define MESSAGING__MAP_ANONYMOUS MAP_ANONYMOUS
+#else
+#define MESSAGING__MAP_ANONYMOUS 0x20
+#endif
+#define MESSAGING__MADV_WIPEONFORK 18
+
+/* The kernel's struct ucred. */
+typedef struct {
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+} messaging__credentials;
+
+/* Limits that no option sets. The essay says where each comes from. */
+enum {
+  MESSAGING__SEAL_BYTES = 48 * 1024,        /* an open batch of this size is closed and goes out */
+  MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history, and of copies in a worker's inbox */
+  MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
+  MESSAGING__WINDOW_BYTES = 256 * 1024,     /* of one worker on the wire, not acknowledged */
+  MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
+  MESSAGING__FRAME_SLACK = 128 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
+  MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
+  MESSAGING__REPAIR_BURST = 4 * 1024 * 1024, /* in answer to one negative acknowledgement */
+  MESSAGING__REPAIR_STEP = 256 * 1024,      /* of it in one step, so that others get their turn */
+  MESSAGING__RANGES_MAX = 16,               /* in one negative acknowledgement */
+  MESSAGING__REORDER_MAX = 256,             /* batches kept ahead of a gap */
+  MESSAGING__PARKED_MAX = 1024,             /* announcements kept of workers that are not listed */
+  MESSAGING__NONCES_MAX = 4,                /* former incarnations remembered of a worker */
+  MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
+  MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
+  MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
+  MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
+  MESSAGING__REPORTS_FLOOD = 64,            /* of them, those that a peer can cause at will */
+  MESSAGING__RECV_MESSAGES = 4096,          /* in one batch of recv, if more than one frame is there */
+  MESSAGING__RECV_BYTES = 1024 * 1024
+};
+
+/* Times of the protocol, in milliseconds. */
+enum {
+  MESSAGING__ACK_MS = 25,        /* the longest that an acknowledgement waits for company */
+  MESSAGING__TAIL_MS = 60,       /* without an acknowledgement until the first reminder; doubles */
+  MESSAGING__NAK_MS = 60,        /* until a negative acknowledgement is repeated; doubles */
+  MESSAGING__NAK_MAX_MS = 1000,
+  MESSAGING__PROBE_MS = 200,     /* without an acknowledgement until the worker asks; doubles */
+  MESSAGING__PROBE_MAX_MS = 2000,
+  MESSAGING__HELLO_MS = 50,      /* until an announcement is repeated; doubles up to a heartbeat */
+  MESSAGING__AGAIN_MS = 40,      /* until terminate or goodbye is repeated; doubles */
+  MESSAGING__AGAIN_MAX_MS = 1000,
+  MESSAGING__STALL_MS = 100,     /* until a socket that took nothing is tried again, should its descriptor stay silent */
+  MESSAGING__GOODBYE_MS = 500,   /* the longest that exit waits for its goodbye alone */
+  MESSAGING__CLOSE_MS = 100,     /* that libzmq gets to send a supervisor's goodbye to those who never joined */
+  MESSAGING__HANDSHAKE_MS = 2000
+};
+
+#define MESSAGING__NEVER UINT64_MAX
+
+static inline uint64_t messaging__now_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+static inline uint64_t messaging__now_ms(void) { return messaging__now_us() / 1000u; }
+
+static inline uint64_t messaging__earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint64_t messaging__later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+/* Fills a buffer of at most 256 bytes, which getrandom does whole. */
+static inline bool messaging__random(void *bytes, size_t size) { return getrandom(bytes, size, 0) == (ssize_t)size; }
+
+/* ==== Rings ===========================================================================================================
+ *
+ * A queue of elements of one size, growing by doubling. Elements are moved with memcpy.
+ */
+
+typedef struct {
+  uint8_t *elements;
+  size_t element_size, head, count, capacity;
+} messaging__ring;
+
+static inline void messaging__ring_init(messaging__ring *ring, size_t element_size) {
+  memset(ring, 0, sizeof *ring);
+  ring->element_size = element_size;
+}
+
+static inline void messaging__ring_free(messaging__ring *ring) {
+  MESSAGING_FREE(ring->elements);
+  messaging__ring_init(ring, ring->element_size);
+}
+
+static inline void *messaging__ring_at(const messaging__ring *ring, size_t index) {
+  return ring->elements + ((ring->head + index) & (ring->capacity - 1)) * ring->element_size;
+}
+
+/* Makes room for so many in all, so that pushes up to there cannot fail. */
+static inline bool messaging__ring_grow(messaging__ring *ring, size_t count) {
+  size_t capacity = ring->capacity ? ring->capacity : 8;
+  while (capacity < count) capacity *= 2;
+  if (capacity == ring->capacity) return true;
+  uint8_t *elements = (uint8_t *)MESSAGING_MALLOC(capacity * ring->element_size);
+  if (!elements) return false;
+  for (size_t i = 0; i < ring->count; i++)
+    memcpy(elements + i * ring->element_size, messaging__ring_at(ring, i), ring->element_size);
+  MESSAGING_FREE(ring->elements);
+  ring->elements = elements;
+  ring->head = 0;
+  ring->capacity = capacity;
+  return true;
+}
+
+static inline bool messaging__ring_reserve(messaging__ring *ring) { return messaging__ring_grow(ring, ring->count + 1); }
+
+static inline bool messaging__ring_push(messaging__ring *ring, const void *element) {
+  if (!messaging__ring_reserve(ring)) return false;
+  memcpy(messaging__ring_at(ring, ring->count), element, ring->element_size);
+  ring->count++;
+  return true;
+}
+
+static inline void messaging__ring_pop(messaging__ring *ring) {
+  ring->head = (ring->head + 1) & (ring->capacity - 1);
+  ring->count--;
+}
+
+/* ==== Maps ============================================================================================================
+ *
+ * From a nonzero 64-bit key to a pointer: open addressing, deletion by shifting back, at most half full.
+ */
+
+typedef struct {
+  uint64_t key;
+  void *value;
+} messaging__slot;
+
+typedef struct {
+  messaging__slot *slots;
+  size_t count, capacity;
+} messaging__map;
+
+static inline size_t messaging__map_home(const messaging__map *map, uint64_t key) {
+  return (size_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & (map->capacity - 1);
+}
+
+static inline void *messaging__map_get(const messaging__map *map, uint64_t key) {
+  if (map->capacity == 0 || key == 0) return NULL;
+  for (size_t i = messaging__map_home(map, key);; i = (i + 1) & (map->capacity - 1)) {
+    if (map->slots[i].key == key) return map->slots[i].value;
+    if (map->slots[i].key == 0) return NULL;
+  }
+}
+
+static inline void messaging__map_place(messaging__map *map, uint64_t key, void *value) {
+  size_t i = messaging__map_home(map, key);
+  while (map->slots[i].key != 0 && map->slots[i].key != key) i = (i + 1) & (map->capacity - 1);
+  if (map->slots[i].key == 0) map->count++;
+  map->slots[i].key = key;
+  map->slots[i].value = value;
+}
+
+/* Makes room for so many keys in all, so that puts up to there cannot fail. */
+static inline bool messaging__map_reserve(messaging__map *map, size_t keys) {
+  size_t capacity = map->capacity ? map->capacity : 16;
+  while (capacity < keys * 2) capacity *= 2;
+  if (capacity == map->capacity) return true;
+  messaging__map grown = {NULL, 0, capacity};
+  grown.slots = (messaging__slot *)MESSAGING_MALLOC(capacity * sizeof(messaging__slot));
+  if (!grown.slots) return false;
+  memset(grown.slots, 0, capacity * sizeof(messaging__slot));
+  for (size_t i = 0; i < map->capacity; i++)
+    if (map->slots[i].key) messaging__map_place(&grown, map->slots[i].key, map->slots[i].value);
+  MESSAGING_FREE(map->slots);
+  *map = grown;
+  return true;
+}
+
+static inline bool messaging__map_put(messaging__map *map, uint64_t key, void *value) {
+  if (!messaging__map_reserve(map, map->count + 1)) return false;
+  messaging__map_place(map, key, value);
+  return true;
+}
+
+static inline void messaging__map_remove(messaging__map *map, uint64_t key) {
+  if (!messaging__map_get(map, key)) return;
+  size_t hole = messaging__map_home(map, key);
+  while (map->slots[hole].key != key) hole = (hole + 1) & (map->capacity - 1);
+  map->count--;
+  for (size_t i = hole;;) {
+    i = (i + 1) & (map->capacity - 1);
+    if (map->slots[i].key == 0) break;
+    size_t home = messaging__map_home(map, map->slots[i].key);
+    bool stays = hole <= i ? (home > hole && home <= i) : (home > hole || home <= i);
+    if (stays) continue;
+    map->slots[hole] = map->slots[i];
+    hole = i;
+  }
+  map->slots[hole].key = 0;
+  map->slots[hole].value = NULL;
+}
+
+static inline void messaging__map_free(messaging__map *map) {
+  MESSAGING_FREE(map->slots);
+  memset(map, 0, sizeof *map);
+}
+
+/* ==== Buffers =========================================================================================================
+ *
+ * Bytes with a reference count, which libzmq's threads may drop too. A slice is a view of some of them; its owner is NULL when the bytes are
+ * somebody else's and only lent for a call.
+ */
+
+typedef struct messaging__buffer messaging__buffer;
+struct messaging__buffer {
+  uint32_t references;
+  void (*release)(messaging__buffer *); /* NULL: data is our own */
+  uint8_t *data;
+  size_t size, capacity;
+};
+
+typedef struct {
+  messaging__buffer *owner;
+  uint8_t *data;
+  size_t size;
+} messaging__slice;
+
+static inline messaging__buffer *messaging__buffer_new(size_t capacity) {
+  messaging__buffer *buffer = (messaging__buffer *)MESSAGING_MALLOC(sizeof *buffer);
+  if (!buffer) return NULL;
+  memset(buffer, 0, sizeof *buffer);
+  buffer->references = 1;
+  buffer->capacity = capacity;
+  buffer->data = (uint8_t *)MESSAGING_MALLOC(capacity);
+  if (buffer->data) return buffer;
+  MESSAGING_FREE(buffer);
+  return NULL;
+}
+
+static inline void messaging__buffer_keep(messaging__buffer *buffer) { MESSAGING__ADD(&buffer->references, 1u); }
+
+static inline void messaging__buffer_drop(messaging__buffer *buffer) {
+  if (!buffer || MESSAGING__ADD(&buffer->references, (uint32_t)-1) != 0) return;
+  if (buffer->release) {
+    buffer->release(buffer);
+    return;
+  }
+  MESSAGING_FREE(buffer->data);
+  MESSAGING_FREE(buffer);
+}
+
+/* For a buffer that nobody else refers to yet. */
+static inline bool messaging__buffer_reserve(messaging__buffer *buffer, size_t capacity) {
+  if (capacity <= buffer->capacity) return true;
+  size_t grown = buffer->capacity * 2 > capacity ? buffer->capacity * 2 : capacity;
+  uint8_t *data = (uint8_t *)MESSAGING_REALLOC(buffer->data, grown);
+  if (!data) return false;
+  buffer->data = data;
+  buffer->capacity = grown;
+  return true;
+}
+
+static inline messaging__slice messaging__slice_of(messaging__buffer *buffer) {
+  messaging__slice slice = {buffer, buffer->data, buffer->size};
+  return slice;
+}
+
+/* Bytes that outlive the call: a reference to the owner of large ones, a copy of small ones at the end of a shared chunk (or in a
+ * buffer of their own). A reference to a small frame would pin the block in which libzmq received it. */
+static inline bool messaging__slice_keep(messaging__slice lent, messaging__buffer **chunk, messaging__slice *kept) {
+  if (lent.owner && lent.size >= MESSAGING__WRAP_BYTES) {
+    messaging__buffer_keep(lent.owner);
+    *kept = lent;
+    return true;
+  }
+  bool alone = lent.size > MESSAGING__CHUNK_BYTES / 4;
+  messaging__buffer *into = alone ? NULL : *chunk;
+  if (!into || into->capacity - into->size < lent.size) {
+    into = messaging__buffer_new(alone ? lent.size : (size_t)MESSAGING__CHUNK_BYTES);
+    if (!into) return false;
+    if (!alone) {
+      messaging__buffer_drop(*chunk);
+      *chunk = into;
+    }
+  }
+  if (!alone) messaging__buffer_keep(into);
+  kept->owner = into;
+  kept->data = into->data + into->size;
+  kept->size = lent.size;
+  memcpy(kept->data, lent.data, lent.size);
+  into->size += lent.size;
+  return true;
+}
+
+/* ==== Cursor ==========================================================================================================
+ *
+ * Reads msgpack from bytes that a peer sent. Every length is checked against the bytes that are there; after the first fault every
+ * read gives 0 and bad stays set.
+ */
+
+typedef struct {
+  const uint8_t *at, *end;
+  bool bad;
+} messaging__reader;
+
+static inline uint64_t messaging__load_be(const uint8_t *at, size_t size) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < size; i++) value = value << 8 | at[i];
+  return value;
+}
+
+static inline void messaging__store_be(uint8_t *at, uint64_t value, size_t size) {
+  while (size--) {
+    at[size] = (uint8_t)value;
+    value >>= 8;
+  }
+}
+
+static inline uint64_t messaging__read_be(messaging__reader *reader, size_t size) {
+  if (reader->bad || (size_t)(reader->end - reader->at) < size) {
+    reader->bad = true;
+    return 0;
+  }
+  uint64_t value = messaging__load_be(reader->at, size);
+  reader->at += size;
+  return value;
+}
+
+/* An integer of any width and sign, as two's complement. */
+static inline int64_t messaging__read_int(messaging__reader *reader) {
+  uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
+  if (reader->bad) return 0;
+  if (tag <= 0x7f) return tag;
+  if (tag >= 0xe0) return (int8_t)tag;
+  if (tag >= 0xcc && tag <= 0xcf) {
+    uint64_t value = messaging__read_be(reader, (size_t)1 << (tag - 0xcc));
+    if (value > INT64_MAX) reader->bad = true;
+    return reader->bad ? 0 : (int64_t)value;
+  }
+  if (tag >= 0xd0 && tag <= 0xd3) {
+    size_t size = (size_t)1 << (tag - 0xd0);
+    uint64_t value = messaging__read_be(reader, size);
+    unsigned shift = (unsigned)(64 - 8 * size);
+    return (int64_t)(value << shift) >> shift;
+  }
+  reader->bad = true;
+  return 0;
+}
+
+/* An unsigned integer of any width, at most limit. */
+static inline uint64_t messaging__read_uint(messaging__reader *reader, uint64_t limit) {
+  if (!reader->bad && reader->at < reader->end && *reader->at == 0xcf) {
+    reader->at++;
+    uint64_t value = messaging__read_be(reader, 8);
+    if (value > limit) reader->bad = true;
+    return reader->bad ? 0 : value;
+  }
+  int64_t value = messaging__read_int(reader);
+  if (value < 0 || (uint64_t)value > limit) reader->bad = true;
+  return reader->bad ? 0 : (uint64_t)value;
+}
+
+static inline uint32_t messaging__read_array(messaging__reader *reader) {
+  uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
+  if (reader->bad) return 0;
+  if ((tag & 0xf0) == 0x90) return tag & 0x0f;
+  if (tag == 0xdc) return (uint32_t)messaging__read_be(reader, 2);
+  reader->bad = true;
+  return 0;
+}
+
+/* A string or binary; the bytes stay where they are. */
+static inline const uint8_t *messaging__read_bytes(messaging__reader *reader, size_t *size) {
+  uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
+  *size = 0;
+  if (reader->bad) return NULL;
+  uint64_t length = 0;
+  if ((tag & 0xe0) == 0xa0) length = tag & 0x1f;
+  else if (tag == 0xc4 || tag == 0xd9) length = messaging__read_be(reader, 1);
+  else if (tag == 0xc5 || tag == 0xda) length = messaging__read_be(reader, 2);
+  else if (tag == 0xc6 || tag == 0xdb) length = messaging__read_be(reader, 4);
+  else reader->bad = true;
+  if (reader->bad || (uint64_t)(reader->end - reader->at) < length) {
+    reader->bad = true;
+    return NULL;
+  }
+  const uint8_t *bytes = reader->at;
+  reader->at += length;
+  *size = (size_t)length;
+  return bytes;
+}
+
+/* What follows a tag: bytes to skip, and elements. */
+static inline uint64_t messaging__skip_tag(messaging__reader *reader, uint8_t tag, uint64_t *elements) {
+  *elements = 0;
+  if (tag <= 0x7f || tag >= 0xe0 || tag == 0xc0 || tag == 0xc2 || tag == 0xc3) return 0;
+  if (tag <= 0x8f) return *elements = (uint64_t)(tag & 0x0f) * 2, 0;
+  if (tag <= 0x9f) return *elements = tag & 0x0f, 0;
+  if (tag <= 0xbf) return tag & 0x1f;
+  switch (tag) {
+    case 0xc4: case 0xd9: return messaging__read_be(reader, 1);
+    case 0xc5: case 0xda: return messaging__read_be(reader, 2);
+    case 0xc6: case 0xdb: return messaging__read_be(reader, 4);
+    case 0xc7: return messaging__read_be(reader, 1) + 1;
+    case 0xc8: return messaging__read_be(reader, 2) + 1;
+    case 0xc9: return messaging__read_be(reader, 4) + 1;
+    case 0xca: return 4;
+    case 0xcb: return 8;
+    case 0xcc: case 0xd0: return 1;
+    case 0xcd: case 0xd1: return 2;
+    case 0xce: case 0xd2: return 4;
+    case 0xcf: case 0xd3: return 8;
+    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return ((uint64_t)1 << (tag - 0xd4)) + 1;
+    case 0xdc: return *elements = messaging__read_be(reader, 2), 0;
+    case 0xdd: return *elements = messaging__read_be(reader, 4), 0;
+    case 0xde: return *elements = messaging__read_be(reader, 2) * 2, 0;
+    case 0xdf: return *elements = messaging__read_be(reader, 4) * 2, 0;
+    default: reader->bad = true; return 0; /* 0xc1 is not msgpack */
+  }
+}
+
+/* Steps over one object. False when it is malformed or nested deeper than msgpack-c unpacks. A container promises no more elements
+ * than bytes are left, so that unpacking reserves memory in proportion to the frame. */
+static inline bool messaging__skip_object(messaging__reader *reader) {
+  uint64_t open[MESSAGING__NESTING_MAX];
+  size_t depth = 0;
+  for (;;) {
+    uint64_t elements;
+    uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
+    uint64_t skip = messaging__skip_tag(reader, tag, &elements);
+    uint64_t left = (uint64_t)(reader->end - reader->at);
+    if (reader->bad || skip > left || elements > left) return false;
+    reader->at += skip;
+    if (elements) {
+      if (depth == MESSAGING__NESTING_MAX) return false;
+      open[depth++] = elements;
+    } else {
+      while (depth && --open[depth - 1] == 0) depth--;
+      if (depth == 0) return true;
+    }
+  }
+}
+
+/* Whether the bytes are exactly count objects. */
+static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t count) {
+  messaging__reader reader = {bytes, bytes + size, false};
+  for (; count && reader.at < reader.end; count--)
+    if (!messaging__skip_object(&reader)) return false;
+  return count == 0 && reader.at == reader.end;
+}
+
+/* ==== Frames ==========================================================================================================
+ *
+ * The wire. A frame is one libzmq message of one part and one msgpack array of six:
+ *
+ *     [topic, version, type, session, generation, body]
+ *
+ * topic       string "B" (to all), string "U" (upwards), or a binary of 17 bytes (to one worker): 'W', id and nonce as big-endian 64 bits.
+ *             Publishers match subscriptions by prefix: 96 a1 42 for "B", 96 c4 11 57 id nonce for one worker.
+ * version     integer, MESSAGING_WIRE_VERSION
+ * type        integer, see below
+ * session     binary of 16 bytes, random for each supervisor; zeros in HELLO
+ * generation  integer from 1; 0 in HELLO
+ *
+ * Integers may have any msgpack width, except in batches: these have the fixed layout of messaging__batch_offsets, because the
+ * supervisor writes the position into the frame where it lies.
+ *
+ * Upwards (worker to supervisor, PUSH to PULL):
+ *   HELLO      [id, kind, nonce, message_bytes_max]            I am here; repeated until welcomed
+ *   RELAY      [id, kind, nonce, number, position, count, flags, payload]   number: of this batch in the worker's one stream, from 1;
+ *   OUTPUT     likewise                                        position: all relay messages below it are in my inbox
+ *   REPORT     [id, nonce, position, probe, flags, credit, ranges]          flags UP_*; ranges: missing [first, last] relay numbers,
+ *                                                              credit: bytes of repairs that my inbox has room for
+ * Downwards (XPUB to SUB):
+ *   RELAY      to all, as it came up, position: the number of its first relay message; number and nonce as the sender gave them
+ *   HEARTBEAT  to all: [next, first, ack_ms, flags, terms]     next: the number after the last one given out; first: the lowest number
+ *                                                              that history holds; flags DOWN_*; terms: who asked for termination,
+ *                                                              at most two [id, kind, nonce]; ack_ms: acknowledge at most so often
+ *   WELCOME    to one: [expected, window, probe, next, first, ack_ms, flags, terms]   session and generation are yours, history starts at first
+ *   STATUS     to one, likewise                                expected: the number of your next batch, all below are accepted; window: bytes
+ *                                                              that may be on the wire (0: stop); probe: of your last report
+ *   REPAIR     to one: [last, count, payload]                  count RELAY frames of the history; last: 1 ends this answer
+ *   REFUSE     to one: [status]                                a number of messaging_status: EKIND, EVERSION, EINVAL (your message_bytes_max differs):
+ *                                                              for good; EAUTH: your id is taken, for now; ENOTRUNNING: you are not on the list any more
+ *
+ * Payloads: of RELAY, count objects as encode wrote them, one after the other; of OUTPUT, count arrays [type, value, text].
+ */
+
+enum {
+  MESSAGING__HELLO = 1,
+  MESSAGING__RELAY = 2,
+  MESSAGING__OUTPUT = 3,
+  MESSAGING__REPORT = 4,
+  MESSAGING__HEARTBEAT = 5,
+  MESSAGING__WELCOME = 6,
+  MESSAGING__STATUS = 7,
+  MESSAGING__REPAIR = 8,
+  MESSAGING__REFUSE = 9
+};
+
+enum {
+  MESSAGING__UP_ANSWER = 1,    /* answer with a STATUS at once */
+  MESSAGING__UP_TERM = 2,      /* I ask for termination */
+  MESSAGING__UP_TERM_SEEN = 4, /* I know of the termination */
+  MESSAGING__UP_BYE = 8,       /* I leave */
+  MESSAGING__UP_BYE_SEEN = 16  /* I know that you leave */
+};
+
+enum {
+  MESSAGING__DOWN_ANSWER = 1,   /* acknowledge at once */
+  MESSAGING__DOWN_TERM = 2,     /* you alone are asked to terminate */
+  MESSAGING__DOWN_BYE = 4,      /* I leave */
+  MESSAGING__DOWN_BYE_SEEN = 8, /* I know that you leave */
+  MESSAGING__DOWN_GAP = 16      /* a later batch than the expected one came: send again from there */
+};
+
+/* Offsets of a batch frame. Each is that of the value, behind its msgpack tag. */
+enum messaging__batch_offsets {
+  MESSAGING__AT_TYPE = 4,
+  MESSAGING__AT_SESSION = 7,
+  MESSAGING__AT_GENERATION = 24,
+  MESSAGING__AT_ID = 30,
+  MESSAGING__AT_KIND = 39,
+  MESSAGING__AT_NONCE = 44,
+  MESSAGING__AT_NUMBER = 53,
+  MESSAGING__AT_POSITION = 62,
+  MESSAGING__AT_COUNT = 71,
+  MESSAGING__AT_FLAGS = 75,
+  MESSAGING__AT_PAYLOAD_SIZE = 77,
+  MESSAGING__AT_PAYLOAD = 81
+};
+
+enum { MESSAGING__TOPIC_SIZE = 20, MESSAGING__CONTROL_SIZE = 512 };
+
+/* Highest number that a peer may speak of; far from where sums wrap. */
+#define MESSAGING__NUMBER_MAX ((uint64_t)1 << 60)
+
+typedef struct {
+  uint8_t type;
+  int64_t id;
+  uint32_t kind;
+  uint64_t nonce, number, position;
+  uint32_t count;
+  uint8_t flags;
+  uint32_t payload_size;
+} messaging__batch;
+
+/* A worker or supervisor as messages name it. */
+typedef struct {
+  pid_t id;
+  messaging_kind kind;
+  uint64_t nonce;
+} messaging__who;
+
+/* The place of a generation in the world. */
+typedef struct {
+  uint8_t session[16];
+  uint32_t generation;
+} messaging__era;
+
+/* The msgpack tags of a batch frame: offset, tag. What lies between them are the values. */
+static inline void messaging__batch_write(uint8_t *at, const messaging__era *era, const messaging__batch *batch) {
+  static const uint8_t tags[][2] = {{0, 0x96},  {1, 0xa1},  {2, 0x42},  {3, MESSAGING_WIRE_VERSION}, {5, 0xc4},  {6, 16},   {23, 0xce},
+                                    {28, 0x98}, {29, 0xd3}, {38, 0xce}, {43, 0xcf},                  {52, 0xcf}, {61, 0xcf}, {70, 0xce},
+                                    {76, 0xc6}};
+  for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) at[tags[i][0]] = tags[i][1];
+  at[MESSAGING__AT_TYPE] = batch->type;
+  memcpy(at + MESSAGING__AT_SESSION, era->session, sizeof era->session);
+  messaging__store_be(at + MESSAGING__AT_GENERATION, era->generation, 4);
+  messaging__store_be(at + MESSAGING__AT_ID, (uint64_t)batch->id, 8);
+  messaging__store_be(at + MESSAGING__AT_KIND, batch->kind, 4);
+  messaging__store_be(at + MESSAGING__AT_NONCE, batch->nonce, 8);
+  messaging__store_be(at + MESSAGING__AT_NUMBER, batch->number, 8);
+  messaging__store_be(at + MESSAGING__AT_POSITION, batch->position, 8);
+  messaging__store_be(at + MESSAGING__AT_COUNT, batch->count, 4);
+  at[MESSAGING__AT_FLAGS] = batch->flags;
+  messaging__store_be(at + MESSAGING__AT_PAYLOAD_SIZE, batch->payload_size, 4);
+}
+
+/* Reads the body of a batch frame whose envelope was read. The frame may be followed by others when exact is false. */
+static inline bool messaging__batch_read(const uint8_t *at, size_t size, messaging__batch *batch) {
+  if (size < MESSAGING__AT_PAYLOAD) return false;
+  if (at[1] != 0xa1 || at[28] != 0x98 || at[29] != 0xd3 || at[38] != 0xce || at[43] != 0xcf || at[52] != 0xcf || at[61] != 0xcf ||
+      at[70] != 0xce || at[MESSAGING__AT_FLAGS] > 0x7f || at[76] != 0xc6)
+    return false;
+  batch->type = at[MESSAGING__AT_TYPE];
+  batch->id = (int64_t)messaging__load_be(at + MESSAGING__AT_ID, 8);
+  batch->kind = (uint32_t)messaging__load_be(at + MESSAGING__AT_KIND, 4);
+  batch->nonce = messaging__load_be(at + MESSAGING__AT_NONCE, 8);
+  batch->number = messaging__load_be(at + MESSAGING__AT_NUMBER, 8);
+  batch->position = messaging__load_be(at + MESSAGING__AT_POSITION, 8);
+  batch->count = (uint32_t)messaging__load_be(at + MESSAGING__AT_COUNT, 4);
+  batch->flags = at[MESSAGING__AT_FLAGS];
+  batch->payload_size = (uint32_t)messaging__load_be(at + MESSAGING__AT_PAYLOAD_SIZE, 4);
+  return batch->payload_size <= size - MESSAGING__AT_PAYLOAD && batch->count > 0 && batch->count <= batch->payload_size &&
+         batch->number <= MESSAGING__NUMBER_MAX && batch->position <= MESSAGING__NUMBER_MAX && batch->nonce != 0;
+}
+
+/* What every frame begins with. */
+typedef struct {
+  const uint8_t *topic;
+  size_t topic_size;
+  uint8_t version, type;
+  const uint8_t *session;
+  uint32_t generation;
+} messaging__envelope;
+
+static inline bool messaging__envelope_read(messaging__reader *reader, messaging__envelope *envelope) {
+  size_t session_size;
+  if (messaging__read_array(reader) != 6) return false;
+  envelope->topic = messaging__read_bytes(reader, &envelope->topic_size);
+  envelope->version = (uint8_t)messaging__read_uint(reader, 255);
+  envelope->type = (uint8_t)messaging__read_uint(reader, 127);
+  envelope->session = messaging__read_bytes(reader, &session_size);
+  envelope->generation = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
+  return !reader->bad && session_size == 16;
+}
+
+/* Writes control frames, which are small: the buffer of MESSAGING__CONTROL_SIZE bytes holds the largest. */
+typedef struct {
+  uint8_t bytes[MESSAGING__CONTROL_SIZE];
+  size_t size;
+} messaging__writer;
+
+static inline void messaging__put_tag(messaging__writer *writer, unsigned tag) { writer->bytes[writer->size++] = (uint8_t)tag; }
+
+static inline void messaging__put_uint(messaging__writer *writer, uint64_t value) {
+  size_t size = value <= 0x7f ? 0 : value <= 0xff ? 1 : value <= 0xffff ? 2 : value <= UINT32_MAX ? 4 : 8;
+  if (size == 0) {
+    messaging__put_tag(writer, (unsigned)value);
+    return;
+  }
+  messaging__put_tag(writer, size == 1 ? 0xcc : size == 2 ? 0xcd : size == 4 ? 0xce : 0xcf);
+  messaging__store_be(writer->bytes + writer->size, value, size);
+  writer->size += size;
+}
+
+static inline void messaging__put_int(messaging__writer *writer, int64_t value) {
+  if (value >= 0) {
+    messaging__put_uint(writer, (uint64_t)value);
+    return;
+  }
+  messaging__put_tag(writer, 0xd3);
+  messaging__store_be(writer->bytes + writer->size, (uint64_t)value, 8);
+  writer->size += 8;
+}
+
+static inline void messaging__put_who(messaging__writer *writer, const messaging__who *who) {
+  messaging__put_int(writer, who->id);
+  messaging__put_uint(writer, who->kind);
+  messaging__put_uint(writer, who->nonce);
+}
+
+/* The subscription prefix of one worker, which is also how frames to it begin. */
+static inline void messaging__topic_of(uint8_t topic[MESSAGING__TOPIC_SIZE], const messaging__who *who) {
+  static const uint8_t head[] = {0x96, 0xc4, 17, 'W'};
+  memcpy(topic, head, sizeof head);
+  messaging__store_be(topic + 4, (uint64_t)(int64_t)who->id, 8);
+  messaging__store_be(topic + 12, who->nonce, 8);
+}
+
+/* Begins a frame: to one worker, or with the topic letter when to is NULL. */
+static inline void messaging__frame_begin(messaging__writer *writer, const messaging__who *to, char topic, uint8_t type,
+                                          const messaging__era *era) {
+  writer->size = 0;
+  if (to) {
+    messaging__topic_of(writer->bytes, to);
+    writer->size = MESSAGING__TOPIC_SIZE;
+  } else {
+    messaging__put_tag(writer, 0x96);
+    messaging__put_tag(writer, 0xa1);
+    messaging__put_tag(writer, (uint8_t)topic);
+  }
+  messaging__put_uint(writer, MESSAGING_WIRE_VERSION);
+  messaging__put_uint(writer, type);
+  messaging__put_tag(writer, 0xc4);
+  messaging__put_tag(writer, 16);
+  if (era) memcpy(writer->bytes + writer->size, era->session, 16);
+  else memset(writer->bytes + writer->size, 0, 16);
+  writer->size += 16;
+  messaging__put_uint(writer, era ? era->generation : 0);
+}
+
+/* ==== Outbox ==========================================================================================================
+ *
+ * Between the threads that send and the protocol. Messages are encoded behind each other into the open batch, under a lock
+ * that is held for no longer than that. The protocol takes a batch when it can put it on the wire.
+ */
+
+typedef struct {
+  messaging__buffer *buffer; /* MESSAGING__AT_PAYLOAD bytes for the header, then the payload */
+  uint32_t count;
+  uint8_t type;
+} messaging__outgoing;
+
+typedef enum {
+  MESSAGING__FLOWS,      /* a batch can go out as soon as it has a message */
+  MESSAGING__HOLDS_OPEN, /* acknowledgements are on their way; the open batch waits for them, unless it is full */
+  MESSAGING__HOLDS_ALL   /* nothing can go out before something arrives */
+} messaging__hold;
+
+typedef struct {
+  pthread_mutex_t lock;
+  pthread_cond_t room;
+  messaging__outgoing open;
+  messaging__ring ready; /* of messaging__outgoing */
+  size_t bytes, bytes_max, message_bytes_max, hint;
+  messaging__hold hold;
+  bool closed; /* nothing more is taken: the handle is ending */
+  uint32_t blocked; /* threads that wait for room */
+  uint64_t relays, outputs;
+} messaging__outbox;
+
+/* A monotonic condition variable. */
+static inline bool messaging__cond_init(pthread_cond_t *cond) {
+  pthread_condattr_t attributes;
+  if (pthread_condattr_init(&attributes) != 0) return false;
+  bool done = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 && pthread_cond_init(cond, &attributes) == 0;
+  pthread_condattr_destroy(&attributes);
+  return done;
+}
+
+static inline void messaging__cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ms) {
+  if (deadline_ms == MESSAGING__NEVER) {
+    pthread_cond_wait(cond, lock);
+    return;
+  }
+  struct timespec until;
+  until.tv_sec = (time_t)(deadline_ms / 1000u);
+  until.tv_nsec = (long)(deadline_ms % 1000u) * 1000000L;
+  pthread_cond_timedwait(cond, lock, &until);
+}
+
+static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t bytes_max, size_t message_bytes_max) {
+  memset(outbox, 0, sizeof *outbox);
+  messaging__ring_init(&outbox->ready, sizeof(messaging__outgoing));
+  outbox->bytes_max = bytes_max;
+  outbox->message_bytes_max = message_bytes_max;
+  outbox->hold = MESSAGING__HOLDS_ALL;
+  if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
+  if (messaging__cond_init(&outbox->room)) return true;
+  pthread_mutex_destroy(&outbox->lock);
+  return false;
+}
+
+/* Drops everything that no batch on the wire holds. */
+static inline void messaging__outbox_clear(messaging__outbox *outbox) {
+  pthread_mutex_lock(&outbox->lock);
+  while (outbox->ready.count) {
+    messaging__outgoing *batch = (messaging__outgoing *)messaging__ring_at(&outbox->ready, 0);
+    outbox->bytes -= batch->buffer->size;
+    messaging__buffer_drop(batch->buffer);
+    messaging__ring_pop(&outbox->ready);
+  }
+  if (outbox->open.buffer) {
+    outbox->bytes -= outbox->open.buffer->size;
+    messaging__buffer_drop(outbox->open.buffer);
+    outbox->open.buffer = NULL;
+  }
+  if (outbox->blocked) pthread_cond_broadcast(&outbox->room);
+  pthread_mutex_unlock(&outbox->lock);
+}
+
+static inline void messaging__outbox_free(messaging__outbox *outbox) {
+  messaging__outbox_clear(outbox);
+  messaging__ring_free(&outbox->ready);
+  pthread_cond_destroy(&outbox->room);
+  pthread_mutex_destroy(&outbox->lock);
+}
+
+/* Where msgpack writes to: the end of the open batch, up to a limit. */
+typedef struct {
+  messaging__buffer *buffer;
+  size_t size_max;
+  messaging_status fault;
+} messaging__sink;
+
+static inline int messaging__sink_write(void *data, const char *bytes, size_t size) {
+  messaging__sink *sink = (messaging__sink *)data;
+  messaging__buffer *buffer = sink->buffer;
+  if (sink->fault == MESSAGING_OK && size > sink->size_max - buffer->size) sink->fault = MESSAGING_ETOOBIG;
+  if (sink->fault == MESSAGING_OK && !messaging__buffer_reserve(buffer, buffer->size + size)) sink->fault = MESSAGING_ENOMEM;
+  if (sink->fault != MESSAGING_OK) return -1;
+  memcpy(buffer->data + buffer->size, bytes, size);
+  buffer->size += size;
+  return 0;
+}
+
+/* Closes the open batch. It cannot fail: the push has its room since the batch was opened. */
+static inline void messaging__outbox_seal(messaging__outbox *outbox) {
+  if (!outbox->open.buffer) return;
+  messaging__ring_push(&outbox->ready, &outbox->open);
+  outbox->hint = outbox->open.buffer->size;
+  outbox->open.buffer = NULL;
+}
+
+/* Sees to an open batch of this type. */
+static inline bool messaging__outbox_open(messaging__outbox *outbox, uint8_t type) {
+  if (outbox->open.buffer && outbox->open.type != type) messaging__outbox_seal(outbox);
+  if (outbox->open.buffer) return true;
+  if (!messaging__ring_reserve(&outbox->ready)) return false;
+  size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
+  messaging__buffer *buffer = messaging__buffer_new(capacity + MESSAGING__AT_PAYLOAD);
+  if (!buffer) return false;
+  memset(buffer->data, 0, MESSAGING__AT_PAYLOAD);
+  buffer->size = MESSAGING__AT_PAYLOAD;
+  outbox->bytes += buffer->size;
+  outbox->open.buffer = buffer;
+  outbox->open.count = 0;
+  outbox->open.type = type;
+  return true;
+}
+
+/* Puts the batch back as it was before a message that was not taken. */
+static inline void messaging__outbox_roll_back(messaging__outbox *outbox, size_t size) {
+  messaging__buffer *buffer = outbox->open.buffer;
+  buffer->size = size;
+  if (outbox->open.count) return;
+  outbox->bytes -= size;
+  messaging__buffer_drop(buffer);
+  outbox->open.buffer = NULL;
+}
+
+typedef int messaging__encode_fn(msgpack_packer *pk, const void *message);
+
+/* Encodes one message into the open batch. *urgent says whether the protocol should look at the outbox now. */
+static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, uint8_t type, messaging__encode_fn *encode,
+                                                     const void *message, bool *urgent) {
+  if (outbox->closed) return MESSAGING_ENOTRUNNING;
+  if (outbox->bytes >= outbox->bytes_max) return MESSAGING_EFULL;
+  size_t sealed = outbox->ready.count;
+  if (!messaging__outbox_open(outbox, type)) return MESSAGING_ENOMEM;
+  messaging__buffer *buffer = outbox->open.buffer;
+  size_t before = buffer->size;
+  messaging__sink sink = {buffer, before + outbox->message_bytes_max, MESSAGING_OK};
+  msgpack_packer packer;
+  msgpack_packer_init(&packer, &sink, messaging__sink_write);
+  messaging_status status = encode(&packer, message) == 0 ? MESSAGING_OK : MESSAGING_EENCODE;
+  size_t size = buffer->size - before;
+  if (sink.fault != MESSAGING_OK) status = sink.fault;
+  else if (status == MESSAGING_OK && !messaging__holds(buffer->data + before, size, 1)) status = MESSAGING_EENCODE;
+  else if (status == MESSAGING_OK && outbox->bytes + size > outbox->bytes_max && outbox->bytes > before) status = MESSAGING_EFULL;
+  if (status != MESSAGING_OK) {
+    messaging__outbox_roll_back(outbox, before);
+    return status;
+  }
+  outbox->bytes += size;
+  outbox->open.count++;
+  if (type == MESSAGING__RELAY) outbox->relays++;
+  else outbox->outputs++;
+  if (buffer->size >= MESSAGING__SEAL_BYTES) messaging__outbox_seal(outbox);
+  *urgent = outbox->hold == MESSAGING__FLOWS || (outbox->hold == MESSAGING__HOLDS_OPEN && outbox->ready.count > sealed);
+  return MESSAGING_OK;
+}
+
+/* The next batch, which stays until pop: a sealed one or, when asked for, the open one. */
+static inline bool messaging__outbox_front(messaging__outbox *outbox, bool open_too, messaging__outgoing *batch) {
+  pthread_mutex_lock(&outbox->lock);
+  if (open_too && outbox->ready.count == 0) messaging__outbox_seal(outbox);
+  bool found = outbox->ready.count > 0;
+  if (found) *batch = *(messaging__outgoing *)messaging__ring_at(&outbox->ready, 0);
+  pthread_mutex_unlock(&outbox->lock);
+  return found;
+}
+
+static inline void messaging__outbox_pop(messaging__outbox *outbox) {
+  pthread_mutex_lock(&outbox->lock);
+  messaging__ring_pop(&outbox->ready);
+  pthread_mutex_unlock(&outbox->lock);
+}
+
+/* A batch that was popped is no longer this process's concern. */
+static inline void messaging__outbox_release(messaging__outbox *outbox, size_t bytes) {
+  pthread_mutex_lock(&outbox->lock);
+  outbox->bytes -= bytes;
+  if (outbox->blocked) pthread_cond_broadcast(&outbox->room);
+  pthread_mutex_unlock(&outbox->lock);
+}
+
+static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
+  pthread_mutex_lock(&outbox->lock);
+  bool empty = outbox->bytes == 0;
+  pthread_mutex_unlock(&outbox->lock);
+  return empty;
+}
+
+/* Says how far the protocol has got. False when a batch could go out by now, so that it has to look again. */
+static inline bool messaging__outbox_hold(messaging__outbox *outbox, messaging__hold hold) {
+  pthread_mutex_lock(&outbox->lock);
+  bool open = outbox->open.buffer != NULL, ready = outbox->ready.count > 0;
+  outbox->hold = hold;
+  pthread_mutex_unlock(&outbox->lock);
+  return !(hold == MESSAGING__FLOWS ? open || ready : hold == MESSAGING__HOLDS_OPEN ? ready : false);
+}
+
+static inline void messaging__outbox_close(messaging__outbox *outbox) {
+  pthread_mutex_lock(&outbox->lock);
+  outbox->closed = true;
+  pthread_cond_broadcast(&outbox->room);
+  pthread_mutex_unlock(&outbox->lock);
+}
+
+/* ==== History =========================================================================================================
+ *
+ * The relay messages of a generation: an append-only log of RELAY frames in chunks, found by number. Small frames lie in a chunk
+ * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it.
+ */
+
+typedef struct {
+  messaging__buffer *buffer;
+  uint8_t *data; /* a whole frame, when whole */
+  size_t size;
+  uint64_t first, next; /* numbers */
+  bool whole;
+} messaging__chunk;
+
+typedef struct {
+  messaging__ring chunks; /* of messaging__chunk */
+  uint64_t first, next;   /* numbers held: first <= number < next */
+  size_t bytes, bytes_max, chunk_bytes;
+} messaging__log;
+
+/* A place in a log: the chunk, counted from the front, and the offset in it. Trimming moves it. */
+typedef struct {
+  size_t chunk, offset;
+} messaging__place;
+
+static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
+  memset(log, 0, sizeof *log);
+  messaging__ring_init(&log->chunks, sizeof(messaging__chunk));
+  log->first = log->next = 1;
+  log->bytes_max = bytes_max;
+  log->chunk_bytes = bytes_max / 16 < 4096 ? 4096 : bytes_max / 16 < MESSAGING__CHUNK_BYTES ? bytes_max / 16 : (size_t)MESSAGING__CHUNK_BYTES;
+}
+
+static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, size_t index) {
+  return (messaging__chunk *)messaging__ring_at(&log->chunks, index);
+}
+
+/* Drops the front chunk. */
+static inline void messaging__log_drop(messaging__log *log) {
+  messaging__chunk *chunk = messaging__log_chunk(log, 0);
+  log->first = chunk->next;
+  log->bytes -= chunk->size;
+  messaging__buffer_drop(chunk->buffer);
+  messaging__ring_pop(&log->chunks);
+}
+
+static inline void messaging__log_free(messaging__log *log) {
+  while (log->chunks.count) messaging__log_drop(log);
+  messaging__ring_free(&log->chunks);
+}
+
+/* Whether a frame fits within the limit; one always fits into an empty log. */
+static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
+  return log->bytes == 0 || log->bytes + size + 4 <= log->bytes_max;
+}
+
+/* Opens a chunk for a frame: one that shares it with others, or a whole one. */
+static inline bool messaging__log_open(messaging__log *log, messaging__slice frame, bool whole) {
+  messaging__chunk chunk = {frame.owner, frame.data, 0, log->next, log->next, whole};
+  if (!messaging__ring_reserve(&log->chunks)) return false;
+  if (whole && frame.owner) {
+    messaging__buffer_keep(chunk.buffer);
+  } else {
+    chunk.buffer = messaging__buffer_new(whole ? frame.size : log->chunk_bytes);
+    if (!chunk.buffer) return false;
+    chunk.data = chunk.buffer->data;
+  }
+  return messaging__ring_push(&log->chunks, &chunk);
+}
+
+/* Appends a frame and says where it lies from now on. */
+static inline bool messaging__log_append(messaging__log *log, messaging__slice frame, uint32_t count, messaging__slice *kept) {
+  bool whole = frame.size + 4 > log->chunk_bytes || (frame.owner && frame.size >= MESSAGING__WRAP_BYTES);
+  size_t prefix = whole ? 0 : 4;
+  messaging__chunk *last = log->chunks.count ? messaging__log_chunk(log, log->chunks.count - 1) : NULL;
+  if (whole || !last || last->whole || last->buffer->capacity - last->size < frame.size + prefix) {
+    if (!messaging__log_open(log, frame, whole)) return false;
+    last = messaging__log_chunk(log, log->chunks.count - 1);
+  }
+  kept->owner = last->buffer;
+  kept->data = last->data + last->size + prefix;
+  kept->size = frame.size;
+  if (prefix) messaging__store_be(last->data + last->size, frame.size, prefix);
+  if (kept->data != frame.data) memcpy(kept->data, frame.data, frame.size);
+  last->size += frame.size + prefix;
+  log->bytes += frame.size + prefix;
+  log->next += count;
+  last->next = log->next;
+  return true;
+}
+
+/* The frame at a place, which moves behind it. False at the end; a frame that is appended later is found from there. */
+static inline bool messaging__log_read(const messaging__log *log, messaging__place *place, messaging__slice *frame) {
+  const messaging__chunk *chunk;
+  for (;;) {
+    if (place->chunk >= log->chunks.count) return false;
+    chunk = messaging__log_chunk(log, place->chunk);
+    if (place->offset < chunk->size) break;
+    if (place->chunk + 1 == log->chunks.count) return false;
+    place->chunk++;
+    place->offset = 0;
+  }
+  size_t prefix = chunk->whole ? 0 : 4;
+  frame->owner = chunk->buffer;
+  frame->size = chunk->whole ? chunk->size : (size_t)messaging__load_be(chunk->data + place->offset, prefix);
+  frame->data = chunk->data + place->offset + prefix;
+  place->offset += frame->size + prefix;
+  return true;
+}
+
+/* The place behind the last frame. */
+static inline messaging__place messaging__log_end(const messaging__log *log) {
+  messaging__place place = {0, 0};
+  if (log->chunks.count == 0) return place;
+  place.chunk = log->chunks.count - 1;
+  place.offset = messaging__log_chunk(log, place.chunk)->size;
+  return place;
+}
+
+/* The place of the batch that holds a number, or of the first one behind it. */
+static inline messaging__place messaging__log_find(const messaging__log *log, uint64_t number) {
+  size_t low = 0, high = log->chunks.count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (messaging__log_chunk(log, middle)->next <= number) low = middle + 1;
+    else high = middle;
+  }
+  messaging__place place = {low, 0}, before = place;
+  messaging__slice frame;
+  messaging__batch batch;
+  while (messaging__log_read(log, &place, &frame) && messaging__batch_read(frame.data, frame.size, &batch) &&
+         batch.position + batch.count <= number)
+    before = place;
+  return before;
+}
+
+/* ==== Inbox ===========================================================================================================
+ *
+ * Between the protocol and the thread that receives. A worker's inbox is a bounded queue of frames. A supervisor's is a bounded
+ * queue of frames with output messages, merged with a cursor that walks the history: each output frame remembers the number that
+ * the next relay message was to get when it came.
+ */
+
+/* A frame to be decoded, with what its header says. */
+typedef struct {
+  messaging__slice frame;
+  messaging__batch batch;
+  uint64_t after; /* supervisor: to be received once the cursor is here */
+} messaging__item;
+
+typedef struct messaging__arena messaging__arena;
+
+typedef struct {
+  pthread_mutex_t lock;
+  messaging__ring items; /* of messaging__item */
+  size_t bytes, bytes_max;
+  messaging__buffer *chunk; /* for copies of small frames */
+
+  bool has_log; /* a supervisor's */
+  messaging__log log;
+  messaging__place cursor;
+  uint64_t cursor_number;  /* of the next relay message for the application */
+  uint64_t cursor_batches; /* batches of others in the log from there on */
+  uint64_t own_nonce;
+
+  bool term_due; /* a Terminate is to be given to the application */
+  messaging__who term_by;
+  bool terminated;
+  bool ended;
+  messaging_status cause;
+  bool wanted; /* the protocol waits for room here */
+  bool readable;
+
+  int event_fd; /* readable while readable, once somebody watches */
+  bool signaled, watched; /* watched: the application has asked for the descriptor */
+  uint32_t watchers;
+
+  messaging__arena *retry; /* taken from the queue, not yet decoded for want of memory */
+  uint64_t relays, outputs, malformed;
+} messaging__inbox;
+
+static inline bool messaging__inbox_init(messaging__inbox *inbox, size_t bytes_max) {
+  memset(inbox, 0, sizeof *inbox);
+  messaging__ring_init(&inbox->items, sizeof(messaging__item));
+  inbox->bytes_max = bytes_max;
+  inbox->event_fd = -1;
+  inbox->cursor_number = 1;
+  return pthread_mutex_init(&inbox->lock, NULL) == 0;
+}
+
+static inline void messaging__inbox_clear(messaging__inbox *inbox) {
+  while (inbox->items.count) {
+    messaging__item *item = (messaging__item *)messaging__ring_at(&inbox->items, 0);
+    inbox->bytes -= item->frame.size;
+    messaging__buffer_drop(item->frame.owner);
+    messaging__ring_pop(&inbox->items);
+  }
+}
+
+static inline void messaging__inbox_free(messaging__inbox *inbox) {
+  messaging__inbox_clear(inbox);
+  messaging__ring_free(&inbox->items);
+  messaging__buffer_drop(inbox->chunk);
+  if (inbox->has_log) messaging__log_free(&inbox->log);
+  pthread_mutex_destroy(&inbox->lock);
+}
+
+/* Keeps readable true to what recv would find. Under the lock. */
+static inline void messaging__inbox_settle(messaging__inbox *inbox) {
+  bool readable = inbox->items.count > 0 || inbox->cursor_batches > 0 || inbox->term_due || inbox->ended || inbox->retry;
+  MESSAGING__STORE(&inbox->readable, readable);
+}
+
+static inline bool messaging__inbox_fits(const messaging__inbox *inbox, size_t size) {
+  return inbox->bytes == 0 || inbox->bytes + size <= inbox->bytes_max;
+}
+
+typedef enum { MESSAGING__PUT, MESSAGING__NO_ROOM, MESSAGING__NO_MEMORY } messaging__put_result;
+
+/* Queues a frame whose header was read. */
+static inline messaging__put_result messaging__inbox_put(messaging__inbox *inbox, messaging__slice frame, const messaging__batch *batch) {
+  messaging__put_result result = MESSAGING__NO_ROOM;
+  messaging__item item = {frame, *batch, inbox->has_log ? inbox->log.next : 0};
+  pthread_mutex_lock(&inbox->lock);
+  if (!messaging__inbox_fits(inbox, frame.size)) {
+    MESSAGING__STORE(&inbox->wanted, true);
+  } else if (!messaging__ring_reserve(&inbox->items) || !messaging__slice_keep(frame, &inbox->chunk, &item.frame)) {
+    result = MESSAGING__NO_MEMORY;
+  } else {
+    messaging__ring_push(&inbox->items, &item);
+    inbox->bytes += frame.size;
+    messaging__inbox_settle(inbox);
+    result = MESSAGING__PUT;
+  }
+  pthread_mutex_unlock(&inbox->lock);
+  return result;
+}
+
+/* Bytes that a negative acknowledgement may ask for; 0 when it is better to wait for the application. */
+static inline size_t messaging__inbox_credit(messaging__inbox *inbox) {
+  pthread_mutex_lock(&inbox->lock);
+  size_t room = inbox->bytes < inbox->bytes_max ? inbox->bytes_max - inbox->bytes : 0;
+  if (inbox->bytes && room < inbox->bytes_max / 2) room = 0;
+  MESSAGING__STORE(&inbox->wanted, inbox->bytes != 0);
+  pthread_mutex_unlock(&inbox->lock);
+  return room;
+}
+
+/* Termination, by somebody. Given to the application once. */
+static inline void messaging__inbox_terminate(messaging__inbox *inbox, const messaging__who *by) {
+  pthread_mutex_lock(&inbox->lock);
+  if (!inbox->terminated) {
+    inbox->term_due = true;
+    inbox->term_by = *by;
+    MESSAGING__STORE(&inbox->terminated, true);
+    messaging__inbox_settle(inbox);
+  }
+  pthread_mutex_unlock(&inbox->lock);
+}
+
+/* The handle has ended: what is queued can still be received, then every call gives the cause. */
+static inline void messaging__inbox_end(messaging__inbox *inbox, messaging_status cause) {
+  pthread_mutex_lock(&inbox->lock);
+  if (!inbox->ended) {
+    inbox->cause = cause;
+    MESSAGING__STORE(&inbox->ended, true);
+    messaging__inbox_settle(inbox);
+  }
+  pthread_mutex_unlock(&inbox->lock);
+}
+
+/* Appends a relay frame to a supervisor's history. The application's own batches are passed by its cursor. */
+static inline bool messaging__inbox_log(messaging__inbox *inbox, messaging__slice frame, const messaging__batch *batch,
+                                        messaging__slice *kept) {
+  pthread_mutex_lock(&inbox->lock);
+  bool at_end = inbox->cursor_batches == 0;
+  bool done = messaging__log_append(&inbox->log, frame, batch->count, kept);
+  if (done && batch->nonce != inbox->own_nonce) {
+    inbox->cursor_batches++;
+    messaging__inbox_settle(inbox);
+  } else if (done && at_end) {
+    inbox->cursor = messaging__log_end(&inbox->log);
+    inbox->cursor_number = inbox->log.next;
+  }
+  pthread_mutex_unlock(&inbox->lock);
+  return done;
+}
+
+/* Drops the front chunk of the history, with the cursor moving along: to behind what the application has not read, if need be. */
+static inline void messaging__inbox_log_drop(messaging__inbox *inbox) {
+  messaging__log_drop(&inbox->log);
+  if (inbox->cursor.chunk > 0) inbox->cursor.chunk--;
+  else inbox->cursor.offset = 0;
+  if (inbox->cursor_number >= inbox->log.first) return;
+  inbox->cursor_number = inbox->log.first;
+  inbox->cursor_batches = 0;
+  messaging__place place = {0, 0};
+  messaging__slice frame;
+  messaging__batch batch;
+  while (messaging__log_read(&inbox->log, &place, &frame) && messaging__batch_read(frame.data, frame.size, &batch))
+    if (batch.nonce != inbox->own_nonce) inbox->cursor_batches++;
+  messaging__inbox_settle(inbox);
+}
+
+/* The next frame for the application of a supervisor; a reference is the caller's. */
+static inline bool messaging__inbox_next(messaging__inbox *inbox, messaging__item *next) {
+  const messaging__item *output = inbox->items.count ? (const messaging__item *)messaging__ring_at(&inbox->items, 0) : NULL;
+  while (inbox->cursor_batches && !(output && output->after <= inbox->cursor_number)) {
+    if (!messaging__log_read(&inbox->log, &inbox->cursor, &next->frame)) break;
+    if (!messaging__batch_read(next->frame.data, next->frame.size, &next->batch)) break;
+    inbox->cursor_number = next->batch.position + next->batch.count;
+    if (next->batch.nonce == inbox->own_nonce) continue;
+    inbox->cursor_batches--;
+    messaging__buffer_keep(next->frame.owner);
+    return true;
+  }
+  if (!output) return false;
+  *next = *output;
+  inbox->bytes -= output->frame.size;
+  messaging__ring_pop(&inbox->items);
+  return true;
+}
+
+/* Begins a new generation's history. What the application has not received of the old one stays, as items, ahead of all that comes. */
+static inline bool messaging__inbox_renew(messaging__inbox *inbox, bool purge) {
+  messaging__ring kept;
+  messaging__item item;
+  messaging__ring_init(&kept, sizeof item);
+  if (purge) messaging__inbox_clear(inbox);
+  else if (!messaging__ring_grow(&kept, inbox->items.count + (size_t)inbox->cursor_batches)) return false;
+  while (!purge && messaging__inbox_next(inbox, &item)) {
+    item.after = 0;
+    inbox->bytes += item.frame.size;
+    messaging__ring_push(&kept, &item);
+  }
+  messaging__ring_free(&inbox->items);
+  inbox->items = kept;
+  size_t bytes_max = inbox->log.bytes_max;
+  messaging__log_free(&inbox->log);
+  messaging__log_init(&inbox->log, bytes_max);
+  memset(&inbox->cursor, 0, sizeof inbox->cursor);
+  inbox->cursor_number = 1;
+  inbox->cursor_batches = 0;
+  inbox->term_due = false;
+  MESSAGING__STORE(&inbox->terminated, false);
+  messaging__inbox_settle(inbox);
+  return true;
+}
+
+/* ==== Protocol ========================================================================================================
+ *
+ * Two state machines, pure: they are given frames, the time and the outbox, and hand frames to the port and batches to the inbox.
+ * They own no socket, no thread and no clock. One caller at a time.
+ */
+
+typedef struct {
+  void *self;
+  /* Sends a frame, which is lent. False: not now. What was taken may be lost. */
+  bool (*send)(void *self, messaging__slice frame);
+  /* Tells the application. */
+  void (*report)(void *self, const messaging_error *error);
+  /* Supervisor: watches a process. A number from 0 on; MESSAGING__UNWATCHED: cannot be watched; MESSAGING__DEAD: is no more. */
+  int (*watch)(void *self, pid_t id);
+  void (*unwatch)(void *self, int watch);
+  /* Whether a watched process has died. */
+  bool (*died)(void *self, int watch);
+} messaging__port;
+
+enum { MESSAGING__UNWATCHED = -1, MESSAGING__DEAD = -2 };
+
+static inline void messaging__report(const messaging__port *port, messaging_status status, const messaging__who *who, const char *detail) {
+  messaging_error error = {status, 0, 0, 0, 0, detail};
+  if (who) {
+    error.pid = who->id;
+    error.kind = who->kind;
+  }
+  port->report(port->self, &error);
+}
+
+static inline void messaging__report_gap(const messaging__port *port, const messaging__who *who, uint64_t first, uint64_t next, const char *detail) {
+  messaging_error error = {MESSAGING_EHISTORY, who->id, who->kind, first, next - 1, detail};
+  port->report(port->self, &error);
+}
+
+static inline bool messaging__send_control(const messaging__port *port, messaging__writer *writer) {
+  messaging__slice frame = {NULL, writer->bytes, writer->size};
+  return port->send(port->self, frame);
+}
+
+/* Doubles a time up to a limit. */
+static inline uint32_t messaging__doubled(uint32_t ms, uint32_t ms_max) { return ms * 2 < ms_max ? ms * 2 : ms_max; }
+
+/* ==== Worker ==========================================================================================================
+ *
+ * Announces itself until it is welcomed. Then: upwards one numbered stream of batches, kept until they are acknowledged; downwards
+ * relay batches in order, gaps asked for, the tail known from heartbeats.
+ */
+
+/* A batch on the wire. */
+typedef struct {
+  messaging__outgoing batch;
+  uint64_t number;
+} messaging__flight;
+
+/* A batch that came ahead of a gap. */
+typedef struct {
+  messaging__slice frame; /* owner NULL: our own, which is not delivered */
+  messaging__batch batch;
+} messaging__early;
+
+typedef enum { MESSAGING__ANNOUNCING, MESSAGING__JOINED, MESSAGING__OVER } messaging__state;
+
+typedef struct {
+  messaging__port port;
+  messaging__outbox *outbox;
+  messaging__inbox *inbox;
+  messaging__state state;
+  messaging__who self;
+  messaging__who supervisor;
+  messaging__era era;
+  uint32_t heartbeat_ms, silence_ms;
+  size_t message_bytes_max;
+  bool watched; /* a pidfd watches the supervisor, so that its silence means nothing */
+
+  /* Downwards. */
+  uint64_t next;             /* the number that is delivered next */
+  uint64_t known;            /* numbers below this one exist */
+  uint64_t ack_at;           /* when to tell it */
+  uint32_t ack_ms;
+  messaging__ring early;     /* of messaging__early, in order */
+  size_t early_bytes;
+  uint64_t nak_at, nak_next; /* when to ask (again) for what is missing, and next when it was last asked */
+  uint32_t nak_ms;
+  bool asking;               /* a gap is known and was asked for */
+
+  /* Upwards. */
+  messaging__ring flights;   /* of messaging__flight, in order */
+  size_t flights_bytes, flights_sent; /* how many of them have been sent since the last fault */
+  uint64_t number;           /* of the next batch */
+  uint64_t window;
+  uint64_t probe_at;         /* when to ask what has arrived */
+  uint32_t probe_ms;
+  uint32_t probe;            /* number of the last question; probe_flights counts those on the wire then */
+  uint32_t probe_answered;
+  uint64_t again_number;     /* first batch that was last sent again, and when */
+  uint64_t again_ms;
+
+  /* Control. */
+  uint64_t hello_at;
+  uint32_t hello_ms;
+  uint64_t heard_ms, spoken_ms;
+  bool report_due, answer_due; /* a REPORT is to go out; it asks for an answer */
+  bool term_wanted, term_echoed;
+  bool leaving, left, bye_seen;
+  uint64_t again_at;           /* terminate or goodbye is repeated then */
+  uint32_t control_ms;
+  bool stalled;                /* the socket took nothing */
+  bool rejected;               /* told once that the id is taken */
+  messaging_stats stats;
+} messaging__worker;
+
+static inline void messaging__worker_init(messaging__worker *worker, const messaging__port *port, messaging__outbox *outbox,
+                                          messaging__inbox *inbox, const messaging__who *self, const messaging_options *options,
+                                          uint64_t now) {
+  memset(worker, 0, sizeof *worker);
+  worker->port = *port;
+  worker->outbox = outbox;
+  worker->inbox = inbox;
+  worker->self = *self;
+  worker->heartbeat_ms = options->heartbeat_ms;
+  worker->silence_ms = options->silence_ms;
+  worker->message_bytes_max = options->message_bytes_max;
+  worker->next = worker->known = worker->number = 1;
+  worker->ack_ms = MESSAGING__ACK_MS;
+  worker->ack_at = worker->nak_at = worker->probe_at = worker->again_at = MESSAGING__NEVER;
+  worker->nak_ms = MESSAGING__NAK_MS;
+  worker->probe_ms = MESSAGING__PROBE_MS;
+  worker->hello_ms = MESSAGING__HELLO_MS;
+  worker->hello_at = worker->heard_ms = worker->spoken_ms = now;
+  messaging__ring_init(&worker->early, sizeof(messaging__early));
+  messaging__ring_init(&worker->flights, sizeof(messaging__flight));
+}
+
+static inline void messaging__worker_drop_early(messaging__worker *worker) {
+  messaging__early *early = (messaging__early *)messaging__ring_at(&worker->early, 0);
+  worker->early_bytes -= early->frame.size;
+  messaging__buffer_drop(early->frame.owner);
+  messaging__ring_pop(&worker->early);
+}
+
+static inline void messaging__worker_drop_flight(messaging__worker *worker) {
+  messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, 0);
+  size_t bytes = flight->batch.buffer->size;
+  messaging__buffer_drop(flight->batch.buffer);
+  messaging__ring_pop(&worker->flights);
+  worker->flights_bytes -= bytes;
+  if (worker->flights_sent) worker->flights_sent--;
+  messaging__outbox_release(worker->outbox, bytes);
+}
+
+static inline void messaging__worker_free(messaging__worker *worker) {
+  while (worker->early.count) messaging__worker_drop_early(worker);
+  while (worker->flights.count) messaging__worker_drop_flight(worker);
+  messaging__ring_free(&worker->early);
+  messaging__ring_free(&worker->flights);
+}
+
+/* The end of this handle, whatever the cause: the application sees termination, its calls the cause. */
+static inline void messaging__worker_end(messaging__worker *worker, messaging_status cause, const char *detail) {
+  if (worker->state == MESSAGING__OVER) return;
+  worker->state = MESSAGING__OVER;
+  messaging__outbox_close(worker->outbox);
+  messaging__inbox_terminate(worker->inbox, &worker->supervisor);
+  messaging__inbox_end(worker->inbox, cause);
+  messaging__report(&worker->port, cause, &worker->supervisor, detail);
+}
+
+/* ---- Worker: what goes up ---- */
+
+/* Puts the missing ranges into a report: from next to the first early batch, between early batches, and up to what is known. */
+static inline void messaging__worker_put_ranges(messaging__worker *worker, messaging__writer *writer, bool ask) {
+  size_t tag_at = writer->size;
+  uint64_t from = worker->next;
+  unsigned count = 0;
+  messaging__put_tag(writer, 0xdc);
+  messaging__put_tag(writer, 0);
+  messaging__put_tag(writer, 0);
+  for (size_t i = 0; ask && i <= worker->early.count && count < MESSAGING__RANGES_MAX; i++) {
+    const messaging__early *early = i < worker->early.count ? (const messaging__early *)messaging__ring_at(&worker->early, i) : NULL;
+    uint64_t to = early ? early->batch.position : worker->known;
+    if (to > from) {
+      messaging__put_tag(writer, 0x92);
+      messaging__put_uint(writer, from);
+      messaging__put_uint(writer, to - 1);
+      count++;
+    }
+    if (early) from = early->batch.position + early->batch.count;
+  }
+  writer->bytes[tag_at + 2] = (uint8_t)count;
+}
+
+/* Sends a report: acknowledgement, flags, and what is missing when ask is set. */
+static inline bool messaging__worker_report(messaging__worker *worker, uint64_t now, bool ask, size_t credit) {
+  messaging__writer writer;
+  unsigned flags = worker->answer_due ? MESSAGING__UP_ANSWER : 0;
+  if (worker->term_wanted && !worker->term_echoed) flags |= MESSAGING__UP_TERM;
+  if (MESSAGING__LOAD(&worker->inbox->terminated)) flags |= MESSAGING__UP_TERM_SEEN;
+  if (worker->leaving) flags |= MESSAGING__UP_BYE;
+  if (worker->bye_seen) flags |= MESSAGING__UP_BYE_SEEN;
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &worker->era);
+  messaging__put_tag(&writer, 0x97);
+  messaging__put_int(&writer, worker->self.id);
+  messaging__put_uint(&writer, worker->self.nonce);
+  messaging__put_uint(&writer, worker->next);
+  messaging__put_uint(&writer, worker->probe);
+  messaging__put_uint(&writer, flags);
+  messaging__put_uint(&writer, credit);
+  messaging__worker_put_ranges(worker, &writer, ask);
+  if (!messaging__send_control(&worker->port, &writer)) {
+    worker->stalled = true;
+    return false;
+  }
+  worker->report_due = worker->answer_due = false;
+  worker->ack_at = MESSAGING__NEVER;
+  worker->spoken_ms = now;
+  return true;
+}
+
+static inline void messaging__worker_hello(messaging__worker *worker, uint64_t now) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__HELLO, NULL);
+  messaging__put_tag(&writer, 0x94);
+  messaging__put_who(&writer, &worker->self);
+  messaging__put_uint(&writer, worker->message_bytes_max);
+  if (!messaging__send_control(&worker->port, &writer)) {
+    worker->stalled = true;
+    return;
+  }
+  worker->hello_at = now + worker->hello_ms;
+  worker->hello_ms = messaging__doubled(worker->hello_ms, worker->heartbeat_ms);
+}
+
+/* Fills in the header of a batch and sends it. */
+static inline bool messaging__worker_send_flight(messaging__worker *worker, messaging__flight *flight, bool answer, uint64_t now) {
+  messaging__buffer *buffer = flight->batch.buffer;
+  messaging__batch batch;
+  batch.type = flight->batch.type;
+  batch.id = worker->self.id;
+  batch.kind = worker->self.kind;
+  batch.nonce = worker->self.nonce;
+  batch.number = flight->number;
+  batch.position = worker->next;
+  batch.count = flight->batch.count;
+  batch.flags = answer ? MESSAGING__UP_ANSWER : 0;
+  batch.payload_size = (uint32_t)(buffer->size - MESSAGING__AT_PAYLOAD);
+  /* libzmq may still be sending an earlier copy of these bytes by reference: they are written once, then a repetition is the same. */
+  bool fresh = buffer->data[0] == 0;
+  if (fresh) messaging__batch_write(buffer->data, &worker->era, &batch);
+  if (!worker->port.send(worker->port.self, messaging__slice_of(buffer))) {
+    worker->stalled = true;
+    return false;
+  }
+  if (fresh) worker->ack_at = MESSAGING__NEVER; /* the position in it acknowledges */
+  worker->stats.batches_sent++;
+  worker->spoken_ms = now;
+  return true;
+}
+
+/* Whether the next batch may go on the wire, and of which kind: sealed ones within the window, the open one only while few are out. */
+static inline messaging__hold messaging__worker_flow(const messaging__worker *worker) {
+  if (worker->state != MESSAGING__JOINED || worker->stalled || worker->window == 0) return MESSAGING__HOLDS_ALL;
+  if (worker->flights.count && worker->flights_bytes >= worker->window) return MESSAGING__HOLDS_ALL;
+  return worker->flights.count < MESSAGING__FLIGHTS_MAX ? MESSAGING__FLOWS : MESSAGING__HOLDS_OPEN;
+}
+
+/* Sends what was sent and lost again, then new batches as far as they may go. */
+static inline void messaging__worker_send_batches(messaging__worker *worker, uint64_t now) {
+  for (;;) {
+    while (worker->flights_sent < worker->flights.count && !worker->stalled && worker->window) {
+      messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, worker->flights_sent);
+      bool answer = flight->batch.type == MESSAGING__OUTPUT && worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX;
+      if (!messaging__worker_send_flight(worker, flight, answer, now)) break;
+      worker->flights_sent++;
+      if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;
+    }
+    messaging__hold hold = messaging__worker_flow(worker);
+    messaging__flight flight;
+    if (hold != MESSAGING__HOLDS_ALL && messaging__ring_reserve(&worker->flights) &&
+        messaging__outbox_front(worker->outbox, hold == MESSAGING__FLOWS, &flight.batch)) {
+      messaging__outbox_pop(worker->outbox);
+      flight.number = worker->number++;
+      worker->flights_bytes += flight.batch.buffer->size;
+      messaging__ring_push(&worker->flights, &flight);
+      continue;
+    }
+    if (messaging__outbox_hold(worker->outbox, hold)) return;
+  }
+}
+
+/* Sends again from the first batch on that is not acknowledged; once for each of them and round trip. */
+static inline void messaging__worker_go_back(messaging__worker *worker, uint64_t now) {
+  if (worker->flights.count == 0 || worker->flights_sent == 0) return;
+  const messaging__flight *first = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
+  if (worker->again_number == first->number && now < worker->again_ms + MESSAGING__AGAIN_MS / 2) return;
+  worker->again_number = first->number;
+  worker->again_ms = now;
+  worker->stats.batches_repeated += worker->flights_sent;
+  worker->flights_sent = 0;
+}
+
+/* The supervisor has accepted all batches below expected. */
+static inline void messaging__worker_acknowledged(messaging__worker *worker, uint64_t expected, uint64_t now) {
+  bool progress = false;
+  while (worker->flights.count) {
+    const messaging__flight *flight = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
+    if (flight->number >= expected) break;
+    worker->stats.acknowledged = flight->number;
+    messaging__worker_drop_flight(worker);
+    progress = true;
+  }
+  if (!progress) return;
+  worker->probe_ms = MESSAGING__PROBE_MS;
+  worker->probe_at = worker->flights.count ? now + worker->probe_ms : MESSAGING__NEVER;
+}
+
+/* What the supervisor allows on the wire. A closed window is asked about, should the word that it opens be lost. */
+static inline void messaging__worker_set_window(messaging__worker *worker, uint64_t window, uint64_t now) {
+  if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
+  worker->window = window;
+  if (worker->probe_at == MESSAGING__NEVER && window == 0) worker->probe_at = now + worker->probe_ms;
+}
+
+/* ---- Worker: what comes down ---- */
+
+/* Something new was delivered or is known: see to an acknowledgement, and to what is missing. */
+static inline void messaging__worker_advanced(messaging__worker *worker, uint64_t now) {
+  worker->nak_ms = MESSAGING__NAK_MS;
+  if (worker->ack_at == MESSAGING__NEVER) worker->ack_at = now + worker->ack_ms;
+  if (worker->asking && worker->next >= worker->known) {
+    worker->asking = false;
+    worker->nak_at = MESSAGING__NEVER;
+  }
+}
+
+static inline void messaging__worker_missing(messaging__worker *worker, uint64_t now) {
+  if (worker->asking || worker->next >= worker->known) return;
+  worker->asking = true;
+  worker->nak_at = now;
+}
+
+/* Gives a batch that is next in order to the application; its own is only counted. False: no room, it will be asked for again. */
+static inline bool messaging__worker_deliver(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, bool own) {
+  if (!own) {
+    messaging__put_result result = messaging__inbox_put(worker->inbox, frame, batch);
+    if (result == MESSAGING__NO_MEMORY) messaging__report(&worker->port, MESSAGING_ENOMEM, NULL, "no memory for a batch; it will be asked for again");
+    if (result != MESSAGING__PUT) {
+      worker->stats.refused++;
+      return false;
+    }
+  }
+  worker->next = batch->position + batch->count;
+  return true;
+}
+
+/* Keeps a batch that came ahead of a gap, in order, within bounds. */
+static inline void messaging__worker_keep_early(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, bool own) {
+  messaging__early early = {{NULL, NULL, 0}, *batch};
+  size_t at = worker->early.count;
+  while (at > 0) {
+    const messaging__early *other = (const messaging__early *)messaging__ring_at(&worker->early, at - 1);
+    if (other->batch.position == batch->position) {
+      worker->stats.duplicates++;
+      return;
+    }
+    if (other->batch.position < batch->position) break;
+    at--;
+  }
+  if (worker->early.count >= MESSAGING__REORDER_MAX || worker->early_bytes + frame.size > worker->inbox->bytes_max / 4) return;
+  pthread_mutex_lock(&worker->inbox->lock);
+  bool kept = messaging__ring_reserve(&worker->early) && (own || messaging__slice_keep(frame, &worker->inbox->chunk, &early.frame));
+  pthread_mutex_unlock(&worker->inbox->lock);
+  if (!kept) return;
+  worker->early_bytes += early.frame.size;
+  messaging__ring_push(&worker->early, &early);
+  for (size_t i = worker->early.count - 1; i > at; i--) {
+    messaging__early *after = (messaging__early *)messaging__ring_at(&worker->early, i);
+    messaging__early *before = (messaging__early *)messaging__ring_at(&worker->early, i - 1);
+    *after = *before;
+    *before = early;
+  }
+}
+
+/* Delivers early batches that have become next, and drops those that are past. */
+static inline void messaging__worker_drain_early(messaging__worker *worker, uint64_t now) {
+  uint64_t before = worker->next;
+  while (worker->early.count) {
+    const messaging__early *early = (const messaging__early *)messaging__ring_at(&worker->early, 0);
+    if (early->batch.position > worker->next) break;
+    if (early->batch.position == worker->next &&
+        !messaging__worker_deliver(worker, early->frame, &early->batch, early->frame.owner == NULL))
+      break;
+    messaging__worker_drop_early(worker);
+  }
+  if (worker->next > before) messaging__worker_advanced(worker, now);
+}
+
+/* Asks for what is missing, unless the inbox has no room for it: then the application's next recv asks. */
+static inline void messaging__worker_ask(messaging__worker *worker, uint64_t now) {
+  worker->nak_at = MESSAGING__NEVER;
+  messaging__worker_drain_early(worker, now);
+  if (!worker->asking) return;
+  size_t credit = messaging__inbox_credit(worker->inbox);
+  if (credit == 0) return;
+  if (!messaging__worker_report(worker, now, true, credit)) {
+    worker->nak_at = now;
+    return;
+  }
+  worker->nak_next = worker->next;
+  worker->nak_at = now + worker->nak_ms;
+  worker->nak_ms = messaging__doubled(worker->nak_ms, MESSAGING__NAK_MAX_MS);
+  worker->stats.repairs_asked++;
+}
+
+
+static inline void messaging__worker_batch(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, uint64_t now) {
+  bool own = batch->nonce == worker->self.nonce;
+  uint64_t end = batch->position + batch->count;
+  if (own) messaging__worker_acknowledged(worker, batch->number + 1, now);
+  if (end <= worker->next) {
+    worker->stats.duplicates++;
+    return;
+  }
+  worker->known = messaging__later(worker->known, end);
+  if (batch->position > worker->next) {
+    messaging__worker_keep_early(worker, frame, batch, own);
+  } else if (batch->position < worker->next) {
+    worker->stats.malformed++;
+    messaging__report(&worker->port, MESSAGING_EBADMSG, &worker->supervisor, "a batch overlaps another");
+    return;
+  } else if (messaging__worker_deliver(worker, frame, batch, own)) {
+    messaging__worker_advanced(worker, now);
+    messaging__worker_drain_early(worker, now);
+  }
+  messaging__worker_missing(worker, now);
+}
+
+/* History below first is gone: go on from there, and say so. */
+static inline void messaging__worker_cut(messaging__worker *worker, uint64_t first, uint64_t now) {
+  if (first <= worker->next) return;
+  messaging__report_gap(&worker->port, &worker->supervisor, worker->next, first, "history was cut before these numbers arrived");
+  worker->next = first;
+  worker->known = messaging__later(worker->known, first);
+  messaging__worker_advanced(worker, now);
+  messaging__worker_drain_early(worker, now);
+}
+
+/* What every downward control frame ends with. */
+typedef struct {
+  uint64_t next, first;
+  uint32_t ack_ms;
+  unsigned flags;
+  messaging__who terms[2];
+  size_t term_count;
+} messaging__news;
+
+static inline bool messaging__news_read(messaging__reader *reader, messaging__news *news) {
+  news->next = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  news->first = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  news->ack_ms = (uint32_t)messaging__read_uint(reader, 60000);
+  news->flags = (unsigned)messaging__read_uint(reader, 127);
+  news->term_count = messaging__read_array(reader);
+  if (reader->bad || news->term_count > 2) return false;
+  for (size_t i = 0; i < news->term_count; i++) {
+    if (messaging__read_array(reader) != 3) return false;
+    news->terms[i].id = (pid_t)messaging__read_int(reader);
+    news->terms[i].kind = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
+    news->terms[i].nonce = messaging__read_uint(reader, UINT64_MAX);
+  }
+  return !reader->bad && reader->at == reader->end && news->first <= news->next && news->next > 0;
+}
+
+/* Termination, if it is for this worker: asked for by somebody else, or of this worker alone. */
+static inline void messaging__worker_terms(messaging__worker *worker, const messaging__news *news) {
+  for (size_t i = 0; i < news->term_count; i++) {
+    if (news->terms[i].nonce == worker->self.nonce) {
+      worker->term_echoed = true;
+      continue;
+    }
+    if (!MESSAGING__LOAD(&worker->inbox->terminated)) worker->report_due = true;
+    messaging__inbox_terminate(worker->inbox, &news->terms[i]);
+  }
+  /* Two others who asked fill the list: the state that was asked for holds, that is as good as an echo. */
+  if (news->term_count == 2) worker->term_echoed = true;
+  if (!(news->flags & MESSAGING__DOWN_TERM)) return;
+  if (!MESSAGING__LOAD(&worker->inbox->terminated)) worker->report_due = true;
+  messaging__inbox_terminate(worker->inbox, &worker->supervisor);
+}
+
+static inline void messaging__worker_news(messaging__worker *worker, const messaging__news *news, uint64_t now) {
+  worker->ack_ms = news->ack_ms > MESSAGING__ACK_MS ? news->ack_ms : (uint32_t)MESSAGING__ACK_MS;
+  worker->known = messaging__later(worker->known, news->next);
+  messaging__worker_terms(worker, news);
+  messaging__worker_cut(worker, news->first, now);
+  messaging__worker_missing(worker, now);
+  if (news->flags & MESSAGING__DOWN_ANSWER) worker->report_due = true;
+  if (news->flags & MESSAGING__DOWN_BYE_SEEN) worker->left = true;
+  if (news->flags & MESSAGING__DOWN_BYE) {
+    worker->bye_seen = true;
+    worker->report_due = true;
+    messaging__worker_end(worker, MESSAGING_ENOTRUNNING, "the supervisor has left");
+  }
+}
+
+/* WELCOME and STATUS: how this worker's own stream stands, then the news. */
+static inline bool messaging__worker_status(messaging__worker *worker, messaging__reader *reader, bool welcome,
+                                            const messaging__envelope *envelope, uint64_t now) {
+  messaging__news news;
+  if (messaging__read_array(reader) != 8) return false;
+  uint64_t expected = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  uint64_t window = messaging__read_uint(reader, UINT32_MAX);
+  uint32_t probe = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
+  if (!messaging__news_read(reader, &news) || expected > worker->number) return false;
+  if (welcome && worker->state == MESSAGING__ANNOUNCING) {
+    memcpy(worker->era.session, envelope->session, 16);
+    worker->era.generation = envelope->generation;
+    worker->stats.generation = envelope->generation;
+    worker->state = MESSAGING__JOINED;
+    worker->report_due = true;
+    worker->hello_at = MESSAGING__NEVER;
+  }
+  messaging__worker_acknowledged(worker, expected, now);
+  messaging__worker_set_window(worker, window, now);
+  bool lost = probe == worker->probe && worker->probe != worker->probe_answered;
+  if (lost) worker->probe_answered = probe;
+  if (lost || (news.flags & MESSAGING__DOWN_GAP)) messaging__worker_go_back(worker, now);
+  messaging__worker_news(worker, &news, now);
+  return true;
+}
+
+static inline bool messaging__worker_heartbeat(messaging__worker *worker, messaging__reader *reader, uint64_t now) {
+  messaging__news news;
+  if (messaging__read_array(reader) != 5 || !messaging__news_read(reader, &news)) return false;
+  if (worker->state == MESSAGING__JOINED) messaging__worker_news(worker, &news, now);
+  else if (news.flags & MESSAGING__DOWN_BYE) messaging__worker_end(worker, MESSAGING_ENOTRUNNING, "the supervisor has left");
+  return true;
+}
+
+static inline bool messaging__worker_repair(messaging__worker *worker, messaging__slice frame, messaging__reader *reader, uint64_t now) {
+  if (messaging__read_array(reader) != 3) return false;
+  bool last = messaging__read_uint(reader, 1) == 1;
+  uint64_t count = messaging__read_uint(reader, UINT32_MAX);
+  size_t size;
+  const uint8_t *payload = messaging__read_bytes(reader, &size);
+  if (reader->bad || reader->at != reader->end) return false;
+  for (; count; count--) {
+    messaging__batch batch;
+    if (!messaging__batch_read(payload, size, &batch) || batch.type != MESSAGING__RELAY) return false;
+    messaging__slice inner = {frame.owner, frame.data + (payload - frame.data), MESSAGING__AT_PAYLOAD + (size_t)batch.payload_size};
+    messaging__worker_batch(worker, inner, &batch, now);
+    payload += inner.size;
+    size -= inner.size;
+  }
+  /* The answer is complete and there is more: ask on at once, if this round brought something. */
+  if (last && worker->asking && worker->next > worker->nak_next) worker->nak_at = now;
+  return size == 0;
+}
+
+static inline bool messaging__worker_refuse(messaging__worker *worker, messaging__reader *reader) {
+  if (messaging__read_array(reader) != 1) return false;
+  uint64_t status = messaging__read_uint(reader, MESSAGING__STATUS_COUNT - 1);
+  if (reader->bad) return false;
+  if (status == MESSAGING_EKIND) messaging__worker_end(worker, MESSAGING_EKIND, "refused: the supervisor lists this worker with another kind");
+  else if (status == MESSAGING_EVERSION) messaging__worker_end(worker, MESSAGING_EVERSION, "refused: the supervisor speaks another version of the wire");
+  else if (status == MESSAGING_EINVAL) messaging__worker_end(worker, MESSAGING_EINVAL, "refused: message_bytes_max differs from the supervisor's");
+  else if (status == MESSAGING_ENOTRUNNING && worker->state == MESSAGING__JOINED)
+    messaging__worker_end(worker, MESSAGING_ENOTRUNNING, "not on the supervisor's list any more");
+  else if (status == MESSAGING_EAUTH && worker->state == MESSAGING__ANNOUNCING && !worker->rejected) {
+    worker->rejected = true;
+    messaging__report(&worker->port, MESSAGING_EAUTH, &worker->self, "refused for now: another live worker has this id");
+  }
+  return true;
+}
+
+/* One frame from the supervisor. It is lent for the call. */
+static inline void messaging__worker_receive(messaging__worker *worker, messaging__slice frame, uint64_t now) {
+  messaging__reader reader = {frame.data, frame.data + frame.size, false};
+  messaging__envelope envelope;
+  messaging__batch batch;
+  uint8_t topic[MESSAGING__TOPIC_SIZE];
+  worker->stats.frames_received++;
+  worker->stats.bytes_received += frame.size;
+  if (worker->state == MESSAGING__OVER) {
+    worker->report_due = worker->bye_seen; /* the supervisor repeats its goodbye until it is answered */
+    return;
+  }
+  bool fine = messaging__envelope_read(&reader, &envelope);
+  if (fine && envelope.version != MESSAGING_WIRE_VERSION) {
+    messaging__report(&worker->port, MESSAGING_EVERSION, &worker->supervisor, "a frame of another wire version");
+    return;
+  }
+  messaging__topic_of(topic, &worker->self);
+  bool mine = fine && envelope.topic_size == 17 && memcmp(envelope.topic, topic + 3, 17) == 0;
+  if (fine && !mine && !(envelope.topic_size == 1 && envelope.topic[0] == 'B')) fine = false;
+  if (fine) {
+    /* Who is not on the list of a new generation is told so by that one. */
+    bool known = worker->state == MESSAGING__JOINED && memcmp(envelope.session, worker->era.session, 16) == 0 &&
+                 (envelope.generation == worker->era.generation || envelope.type == MESSAGING__REFUSE);
+    bool first = worker->state == MESSAGING__ANNOUNCING &&
+                 (envelope.type == MESSAGING__WELCOME || envelope.type == MESSAGING__REFUSE || envelope.type == MESSAGING__HEARTBEAT);
+    if (!known && !first) {
+      if (worker->state == MESSAGING__JOINED) worker->stats.stale++;
+      return;
+    }
+    worker->heard_ms = now;
+    switch (envelope.type) {
+      case MESSAGING__RELAY:
+        fine = !mine && messaging__batch_read(frame.data, frame.size, &batch) && frame.size == MESSAGING__AT_PAYLOAD + (size_t)batch.payload_size;
+        if (fine) messaging__worker_batch(worker, frame, &batch, now);
+        break;
+      case MESSAGING__HEARTBEAT: fine = !mine && messaging__worker_heartbeat(worker, &reader, now); break;
+      case MESSAGING__WELCOME:
+      case MESSAGING__STATUS:
+        fine = mine && messaging__worker_status(worker, &reader, envelope.type == MESSAGING__WELCOME, &envelope, now);
+        break;
+      case MESSAGING__REPAIR: fine = mine && messaging__worker_repair(worker, frame, &reader, now); break;
+      case MESSAGING__REFUSE: fine = mine && messaging__worker_refuse(worker, &reader); break;
+      default: fine = false;
+    }
+  }
+  if (fine) return;
+  worker->stats.malformed++;
+  messaging__report(&worker->port, MESSAGING_EBADMSG, &worker->supervisor, "a malformed frame was skipped");
+}
+
+/* ---- Worker: time ---- */
+
+/* Asks what has arrived, ever more seldom. */
+static inline void messaging__worker_probe(messaging__worker *worker, uint64_t now) {
+  worker->probe++;
+  worker->answer_due = worker->report_due = true;
+  worker->probe_ms = messaging__doubled(worker->probe_ms, MESSAGING__PROBE_MAX_MS);
+  worker->probe_at = now + worker->probe_ms;
+}
+
+/* Terminate and goodbye are said again until they are answered. */
+static inline void messaging__worker_say_again(messaging__worker *worker, uint64_t now) {
+  bool open = (worker->term_wanted && !worker->term_echoed) || (worker->leaving && !worker->left);
+  worker->again_at = MESSAGING__NEVER;
+  if (!open) return;
+  worker->answer_due = worker->report_due = true;
+  worker->control_ms = worker->control_ms ? messaging__doubled(worker->control_ms, MESSAGING__AGAIN_MAX_MS) : (uint32_t)MESSAGING__AGAIN_MS;
+  worker->again_at = now + worker->control_ms;
+}
+
+/* Does what is due and sends what can go. */
+static inline void messaging__worker_pump(messaging__worker *worker, uint64_t now) {
+  worker->stalled = false;
+  if (worker->state == MESSAGING__ANNOUNCING && now >= worker->hello_at) messaging__worker_hello(worker, now);
+  if (worker->state == MESSAGING__JOINED) {
+    if (!worker->watched && now >= worker->heard_ms + worker->silence_ms) {
+      messaging__worker_end(worker, MESSAGING_ELOST, "the supervisor has fallen silent");
+      return;
+    }
+    if (now >= worker->again_at) messaging__worker_say_again(worker, now);
+    if (now >= worker->probe_at) messaging__worker_probe(worker, now);
+    if (worker->asking && worker->nak_at == MESSAGING__NEVER && !MESSAGING__LOAD(&worker->inbox->wanted)) worker->nak_at = now;
+    if (now >= worker->nak_at) messaging__worker_ask(worker, now);
+    messaging__worker_send_batches(worker, now);
+    if (now >= worker->ack_at || now >= worker->spoken_ms + worker->heartbeat_ms) worker->report_due = true;
+  }
+  if (worker->report_due && !worker->stalled && worker->era.generation) messaging__worker_report(worker, now, false, 0);
+}
+
+/* When pump has to be called again at the latest. */
+static inline uint64_t messaging__worker_deadline(const messaging__worker *worker, uint64_t now) {
+  if (worker->state == MESSAGING__OVER) return MESSAGING__NEVER;
+  if (worker->stalled) return now + MESSAGING__STALL_MS;
+  if (worker->state == MESSAGING__ANNOUNCING) return worker->hello_at;
+  uint64_t at = worker->spoken_ms + worker->heartbeat_ms;
+  at = messaging__earlier(at, worker->ack_at);
+  at = messaging__earlier(at, worker->nak_at);
+  at = messaging__earlier(at, worker->probe_at);
+  at = messaging__earlier(at, worker->again_at);
+  return worker->watched ? at : messaging__earlier(at, worker->heard_ms + worker->silence_ms);
+}
+
+/* Asks for termination of everybody. */
+static inline void messaging__worker_terminate(messaging__worker *worker, uint64_t now) {
+  worker->term_wanted = true;
+  worker->control_ms = 0;
+  worker->again_at = now;
+}
+
+/* Says goodbye; left tells when it was heard. */
+static inline void messaging__worker_leave(messaging__worker *worker, uint64_t now) {
+  worker->leaving = true;
+  worker->control_ms = 0;
+  worker->again_at = now;
+}
+
+/* Whether everything that was sent is accepted. */
+static inline bool messaging__worker_flushed(messaging__worker *worker) {
+  return worker->flights.count == 0 && messaging__outbox_empty(worker->outbox);
+}
+
+/* Somebody waits for that: have the supervisor say how far it is. */
+static inline void messaging__worker_hurry(messaging__worker *worker) {
+  if (worker->flights.count) worker->answer_due = worker->report_due = true;
+}
+
+/* ==== Supervisor ======================================================================================================
+ *
+ * Knows the listed workers as peers. Takes each one's stream in order, numbers relay batches, keeps and publishes them; answers
+ * negative acknowledgements from the history; reminds those that lag; carries termination and goodbyes.
+ */
+
+typedef enum {
+  MESSAGING__LISTED, /* not connected */
+  MESSAGING__ACTIVE, /* welcomed */
+  MESSAGING__LEFT,   /* said goodbye; another incarnation may come */
+  MESSAGING__GONE    /* died; what was on its way is still taken, until the id is listed again */
+} messaging__peer_state;
+
+typedef struct {
+  uint64_t first, next;
+} messaging__range;
+
+typedef struct messaging__peer messaging__peer;
+struct messaging__peer {
+  messaging__who who; /* nonce 0: no incarnation known */
+  messaging__peer_state state;
+  uint64_t former[MESSAGING__NONCES_MAX]; /* nonces of incarnations that are over: their late announcements are ignored */
+  uint64_t refused;                       /* nonce that was last refused, and reported */
+  bool confirmed;                         /* it has spoken in this generation: it has its welcome */
+  bool silent;                            /* reported as lost, may come back */
+  bool newcomer, dropped;                 /* during an update */
+  int watch;
+  uint64_t expected;                      /* number of its next batch */
+  uint64_t has;                           /* all relay messages below are in its inbox */
+  uint64_t heard_ms;
+  uint32_t probe;
+  bool busy;                              /* on the list of those with something to do: */
+  bool status_due, answer_due, gap, bye_heard;
+  uint64_t ack_at;
+  bool blocked;                           /* its next batch found no room: window 0 */
+  uint8_t blocked_type;
+  size_t blocked_size;
+  messaging__range repairs[MESSAGING__RANGES_MAX];
+  size_t repair_count, repair_credit;
+  bool term_asked, term_seen, bye_seen;
+  uint64_t remind_at, reminded_next; /* the next of the last reminder */
+  uint32_t remind_ms;
+};
+
+/* An announcement or subscription of a worker that is not listed. */
+typedef struct {
+  messaging__who who;
+  uint64_t message_bytes_max;
+} messaging__parked;
+
+typedef struct {
+  messaging__port port;
+  messaging__outbox *outbox;
+  messaging__inbox *inbox;
+  messaging__who self;
+  messaging__era era;
+  uint32_t heartbeat_ms, silence_ms;
+  size_t message_bytes_max;
+  bool fence_slow, running;
+
+  messaging__ring peers;   /* of messaging__peer * */
+  messaging__ring busy;    /* of messaging__peer * */
+  messaging__map by_id, by_nonce;
+  uint32_t live, joined;   /* peers that are listed or active; of these, confirmed */
+  messaging__ring parked;  /* of messaging__parked, oldest first */
+
+  messaging__who terms[2];
+  size_t term_count;
+  uint64_t own_number;
+  uint64_t held;           /* lowest number that somebody needs, as of the last look; it only grows */
+  uint64_t heartbeat_at, scan_at;
+  uint64_t marked;         /* who does not have all below this at the next scan is reminded */
+  bool heartbeat_due;
+  bool leaving, flushing;
+  uint64_t flushed_next;   /* those who lag were asked about this next */
+  bool purged;
+  messaging_stats stats;
+} messaging__im;
+
+static inline messaging__peer *messaging__im_peer(const messaging__im *im, size_t index) {
+  return *(messaging__peer **)messaging__ring_at(&im->peers, index);
+}
+
+/* Ids are nonzero as map keys, pids and negative ids apart. */
+static inline uint64_t messaging__id_key(pid_t id) { return (uint64_t)(int64_t)id; }
+
+static inline void messaging__im_init(messaging__im *im, const messaging__port *port, messaging__outbox *outbox, messaging__inbox *inbox,
+                                      const messaging__who *self, const uint8_t session[16], const messaging_options *options) {
+  memset(im, 0, sizeof *im);
+  im->port = *port;
+  im->outbox = outbox;
+  im->inbox = inbox;
+  im->self = *self;
+  memcpy(im->era.session, session, 16);
+  im->heartbeat_ms = options->heartbeat_ms;
+  im->silence_ms = options->silence_ms;
+  im->message_bytes_max = options->message_bytes_max;
+  im->fence_slow = options->fence_slow;
+  im->own_number = 1;
+  im->held = im->marked = 1;
+  im->heartbeat_at = im->scan_at = MESSAGING__NEVER;
+  messaging__ring_init(&im->peers, sizeof(messaging__peer *));
+  messaging__ring_init(&im->busy, sizeof(messaging__peer *));
+  messaging__ring_init(&im->parked, sizeof(messaging__parked));
+  inbox->has_log = true;
+  inbox->own_nonce = self->nonce;
+  messaging__log_init(&inbox->log, options->history_bytes_max);
+}
+
+static inline uint64_t messaging__im_next(const messaging__im *im) { return im->inbox->log.next; }
+
+/* Puts a peer on the list of those with something to do. Room for every peer is seen to when it is listed. */
+static inline void messaging__im_busy(messaging__im *im, messaging__peer *peer) {
+  if (peer->busy) return;
+  peer->busy = true;
+  messaging__ring_push(&im->busy, &peer);
+}
+
+static inline bool messaging__peer_live(const messaging__peer *peer) {
+  return peer->state == MESSAGING__LISTED || peer->state == MESSAGING__ACTIVE;
+}
+
+/* Whether termination concerns a peer: somebody else asked for it, or it alone was asked. */
+static inline bool messaging__im_terminates(const messaging__im *im, const messaging__peer *peer) {
+  for (size_t i = 0; i < im->term_count; i++)
+    if (im->terms[i].nonce != peer->who.nonce) return true;
+  return peer->term_asked;
+}
+
+/* ---- Supervisor: what goes down ---- */
+
+/* At most so often may each worker acknowledge, so that thousands of them do not drown their supervisor. */
+static inline uint32_t messaging__im_ack_ms(const messaging__im *im) {
+  uint32_t shared = im->live / 4;
+  return shared < MESSAGING__ACK_MS ? (uint32_t)MESSAGING__ACK_MS : shared;
+}
+
+static inline void messaging__im_put_news(messaging__im *im, messaging__writer *writer, unsigned flags) {
+  messaging__put_uint(writer, messaging__im_next(im));
+  messaging__put_uint(writer, im->inbox->log.first);
+  messaging__put_uint(writer, messaging__im_ack_ms(im));
+  messaging__put_uint(writer, flags | (im->leaving ? (unsigned)MESSAGING__DOWN_BYE : 0u));
+  messaging__put_tag(writer, 0x90u | (unsigned)im->term_count);
+  for (size_t i = 0; i < im->term_count; i++) {
+    messaging__put_tag(writer, 0x93);
+    messaging__put_who(writer, &im->terms[i]);
+  }
+}
+
+static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, NULL, 'B', MESSAGING__HEARTBEAT, &im->era);
+  messaging__put_tag(&writer, 0x95);
+  messaging__im_put_news(im, &writer, 0);
+  messaging__send_control(&im->port, &writer);
+  im->heartbeat_due = false;
+  im->heartbeat_at = now + im->heartbeat_ms;
+}
+
+static inline void messaging__im_status(messaging__im *im, messaging__peer *peer, uint8_t type) {
+  messaging__writer writer;
+  unsigned flags = 0;
+  if (peer->answer_due) flags |= MESSAGING__DOWN_ANSWER;
+  if (peer->term_asked) flags |= MESSAGING__DOWN_TERM;
+  if (peer->bye_heard) flags |= MESSAGING__DOWN_BYE_SEEN;
+  if (peer->gap) flags |= MESSAGING__DOWN_GAP;
+  messaging__frame_begin(&writer, &peer->who, 0, type, &im->era);
+  messaging__put_tag(&writer, 0x98);
+  messaging__put_uint(&writer, peer->expected);
+  messaging__put_uint(&writer, peer->blocked ? 0 : MESSAGING__WINDOW_BYTES);
+  messaging__put_uint(&writer, peer->probe);
+  messaging__im_put_news(im, &writer, flags);
+  messaging__send_control(&im->port, &writer);
+  peer->status_due = peer->answer_due = peer->gap = false;
+  peer->ack_at = MESSAGING__NEVER;
+}
+
+static inline void messaging__im_refuse(messaging__im *im, const messaging__who *who, messaging_status status) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, who, 0, MESSAGING__REFUSE, &im->era);
+  messaging__put_tag(&writer, 0x91);
+  messaging__put_uint(&writer, status);
+  messaging__send_control(&im->port, &writer);
+}
+
+/* When those who have not acknowledged by then are to be reminded. */
+static inline uint64_t messaging__im_tail(const messaging__im *im, uint64_t now) {
+  return now + messaging__im_ack_ms(im) + MESSAGING__TAIL_MS;
+}
+
+static inline void messaging__im_publish(messaging__im *im, messaging__slice frame, uint64_t now) {
+  im->port.send(im->port.self, frame);
+  im->stats.batches_sent++;
+  im->heartbeat_at = now + im->heartbeat_ms;
+  if (im->scan_at <= messaging__im_tail(im, now)) return;
+  im->scan_at = messaging__im_tail(im, now);
+  im->marked = messaging__im_next(im);
+}
+
+/* ---- Supervisor: history ---- */
+
+/* The lowest number that somebody on the list, or the application, still needs. */
+static inline uint64_t messaging__im_needed(const messaging__im *im) {
+  uint64_t needed = im->inbox->cursor_batches ? im->inbox->cursor_number : messaging__im_next(im);
+  for (size_t i = 0; i < im->peers.count; i++) {
+    const messaging__peer *peer = messaging__im_peer(im, i);
+    if (messaging__peer_live(peer) && !peer->silent) needed = messaging__earlier(needed, peer->has);
+  }
+  return needed;
+}
+
+/* Gives up an eighth of the history against those who still need it, and tells whom. */
+static inline void messaging__im_fence(messaging__im *im, size_t size) {
+  messaging__log *log = &im->inbox->log;
+  uint64_t before = im->inbox->cursor_number;
+  bool unread = im->inbox->cursor_batches > 0;
+  size_t target = log->bytes_max - log->bytes_max / 8;
+  while (log->chunks.count && (log->bytes > target || !messaging__log_fits(log, size))) messaging__inbox_log_drop(im->inbox);
+  if (unread && before < log->first)
+    messaging__report_gap(&im->port, &im->self, before, log->first, "the supervisor's application is slow and the history is full");
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (!messaging__peer_live(peer) || peer->has >= log->first) continue;
+    messaging__report_gap(&im->port, &peer->who, peer->has, log->first, "a worker is slow and the history is full");
+    peer->has = log->first;
+    peer->status_due = true;
+    messaging__im_busy(im, peer);
+  }
+}
+
+/* Sees to room in the history for a frame, trimming what nobody needs any more. */
+static inline bool messaging__im_room(messaging__im *im, size_t size) {
+  messaging__log *log = &im->inbox->log;
+  pthread_mutex_lock(&im->inbox->lock);
+  while (log->chunks.count && !messaging__log_fits(log, size)) {
+    uint64_t end = messaging__log_chunk(log, 0)->next;
+    if (im->held < end) im->held = messaging__im_needed(im);
+    if (im->held < end) break;
+    messaging__inbox_log_drop(im->inbox);
+  }
+  if (im->fence_slow && !messaging__log_fits(log, size)) messaging__im_fence(im, size);
+  bool fits = messaging__log_fits(log, size);
+  if (!fits) MESSAGING__STORE(&im->inbox->wanted, true);
+  pthread_mutex_unlock(&im->inbox->lock);
+  return fits;
+}
+
+/* Copies what a peer asked for behind each other, up to the size of one repair frame. The number of batches. */
+static inline uint32_t messaging__im_fill(messaging__im *im, messaging__peer *peer, messaging__buffer *buffer) {
+  uint32_t count = 0;
+  while (peer->repair_count) {
+    messaging__range *range = &peer->repairs[0];
+    messaging__place place = messaging__log_find(&im->inbox->log, range->first);
+    messaging__slice frame;
+    messaging__batch batch;
+    while (messaging__log_read(&im->inbox->log, &place, &frame) && messaging__batch_read(frame.data, frame.size, &batch) &&
+           batch.position < range->next) {
+      if (count && buffer->size + frame.size > MESSAGING__REPAIR_BYTES) return count;
+      if (frame.size > peer->repair_credit || !messaging__buffer_reserve(buffer, buffer->size + frame.size)) {
+        peer->repair_count = 0;
+        return count;
+      }
+      memcpy(buffer->data + buffer->size, frame.data, frame.size);
+      buffer->size += frame.size;
+      peer->repair_credit -= frame.size;
+      range->first = batch.position + batch.count;
+      count++;
+    }
+    memmove(&peer->repairs[0], &peer->repairs[1], --peer->repair_count * sizeof *range);
+  }
+  return count;
+}
+
+/* Sends one repair frame. False when it could not be made or sent: the peer will ask again. */
+static inline bool messaging__im_send_repair(messaging__im *im, messaging__peer *peer, size_t *size) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, &peer->who, 0, MESSAGING__REPAIR, &im->era);
+  messaging__put_tag(&writer, 0x93);
+  size_t head = writer.size;
+  messaging__buffer *buffer = messaging__buffer_new(MESSAGING__REPAIR_BYTES + MESSAGING__CONTROL_SIZE);
+  if (!buffer) return false;
+  buffer->size = head + 11; /* last, count in five bytes, tag and size of the payload */
+  pthread_mutex_lock(&im->inbox->lock);
+  uint32_t count = messaging__im_fill(im, peer, buffer);
+  pthread_mutex_unlock(&im->inbox->lock);
+  memcpy(buffer->data, writer.bytes, head);
+  buffer->data[head] = peer->repair_count == 0;
+  buffer->data[head + 1] = 0xce;
+  messaging__store_be(buffer->data + head + 2, count, 4);
+  buffer->data[head + 6] = 0xc6;
+  messaging__store_be(buffer->data + head + 7, buffer->size - head - 11, 4);
+  bool sent = im->port.send(im->port.self, messaging__slice_of(buffer));
+  *size = buffer->size;
+  im->stats.batches_repeated += count;
+  messaging__buffer_drop(buffer);
+  return sent;
+}
+
+/* Sends a part of what a peer asked for, so that others get their turn. */
+static inline void messaging__im_repair(messaging__im *im, messaging__peer *peer) {
+  size_t size;
+  for (size_t burst = 0; peer->repair_count && burst < MESSAGING__REPAIR_STEP; burst += size)
+    if (!messaging__im_send_repair(im, peer, &size)) {
+      peer->repair_count = 0;
+      return;
+    }
+}
+
+/* ---- Supervisor: who is there ---- */
+
+/* Remembers that an incarnation is over. */
+static inline void messaging__peer_forget_nonce(messaging__im *im, messaging__peer *peer) {
+  if (peer->who.nonce == 0) return;
+  messaging__map_remove(&im->by_nonce, peer->who.nonce);
+  memmove(&peer->former[1], &peer->former[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->former[0]);
+  peer->former[0] = peer->who.nonce;
+  peer->who.nonce = 0;
+}
+
+static inline bool messaging__peer_was(const messaging__peer *peer, uint64_t nonce) {
+  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++)
+    if (peer->former[i] == nonce) return true;
+  return false;
+}
+
+/* What a peer was doing is void: it has died, left, or begins anew. */
+static inline void messaging__peer_reset(messaging__im *im, messaging__peer *peer) {
+  if (peer->confirmed && peer->state == MESSAGING__ACTIVE) im->joined--;
+  peer->confirmed = peer->silent = peer->blocked = peer->gap = peer->answer_due = peer->bye_heard = false;
+  peer->term_seen = peer->bye_seen = false;
+  peer->repair_count = 0;
+  peer->ack_at = peer->remind_at = MESSAGING__NEVER;
+  peer->has = im->inbox->log.first;
+}
+
+/* A new incarnation of a listed worker. */
+static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer, uint64_t nonce, uint64_t now) {
+  if (!messaging__map_reserve(&im->by_nonce, im->by_nonce.count + 1)) return; /* it announces itself again */
+  if (peer->state == MESSAGING__LEFT) im->live++;
+  messaging__peer_reset(im, peer);
+  messaging__peer_forget_nonce(im, peer);
+  im->held = messaging__earlier(im->held, peer->has);
+  peer->who.nonce = nonce;
+  peer->state = MESSAGING__ACTIVE;
+  peer->expected = 1;
+  peer->probe = 0;
+  peer->heard_ms = now;
+  messaging__map_put(&im->by_nonce, nonce, peer);
+  if (peer->watch < 0) im->scan_at = messaging__earlier(im->scan_at, now + im->silence_ms);
+  messaging__im_status(im, peer, MESSAGING__WELCOME);
+}
+
+static inline void messaging__im_report_refusal(messaging__im *im, messaging__peer *peer, const messaging__who *who, messaging_status status,
+                                                const char *detail) {
+  im->stats.refused++;
+  messaging__im_refuse(im, who, status);
+  if (peer->refused == who->nonce) return;
+  peer->refused = who->nonce;
+  messaging__report(&im->port, status, who, detail);
+}
+
+/* A worker announces itself to the peer that it claims to be. False: it may try again later. */
+static inline bool messaging__im_admit(messaging__im *im, messaging__peer *peer, const messaging__parked *hello, uint64_t now) {
+  const messaging__who *who = &hello->who;
+  if (messaging__peer_was(peer, who->nonce) || (peer->state == MESSAGING__LEFT && peer->who.nonce == who->nonce)) return true;
+  if (peer->state == MESSAGING__ACTIVE && peer->who.nonce == who->nonce) {
+    messaging__im_status(im, peer, MESSAGING__WELCOME);
+  } else if (who->kind != peer->who.kind) {
+    messaging__im_report_refusal(im, peer, who, MESSAGING_EKIND, "a worker's kind differs from its listing");
+  } else if (hello->message_bytes_max != im->message_bytes_max) {
+    messaging__im_report_refusal(im, peer, who, MESSAGING_EINVAL, "a worker's message_bytes_max differs from the supervisor's");
+  } else if (peer->state == MESSAGING__ACTIVE && peer->confirmed && now < peer->heard_ms + im->silence_ms) {
+    messaging__im_report_refusal(im, peer, who, MESSAGING_EAUTH, "a second worker claims the id of a live one");
+    return false;
+  } else {
+    messaging__im_accept(im, peer, who->nonce, now);
+  }
+  return true;
+}
+
+/* Keeps an announcement for the day its worker is listed; dropping the oldest is safe, since announcements repeat. */
+static inline void messaging__im_park(messaging__im *im, const messaging__parked *hello) {
+  for (size_t i = 0; i < im->parked.count; i++) {
+    messaging__parked *parked = (messaging__parked *)messaging__ring_at(&im->parked, i);
+    if (parked->who.nonce != hello->who.nonce) continue;
+    *parked = *hello;
+    return;
+  }
+  if (im->parked.count == MESSAGING__PARKED_MAX) messaging__ring_pop(&im->parked);
+  messaging__ring_push(&im->parked, hello);
+}
+
+/* Takes parked announcements of a peer that was listed just now. */
+static inline void messaging__im_unpark(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  for (size_t left = im->parked.count; left; left--) {
+    messaging__parked hello = *(messaging__parked *)messaging__ring_at(&im->parked, 0);
+    messaging__ring_pop(&im->parked);
+    bool done = hello.who.id == peer->who.id && messaging__im_admit(im, peer, &hello, now);
+    if (!done) messaging__ring_push(&im->parked, &hello);
+  }
+}
+
+/* A watched process has died, or is found dead. Its place on the list is gone; what it sent is still taken. */
+static inline void messaging__im_dead(messaging__im *im, messaging__peer *peer) {
+  if (peer->state == MESSAGING__GONE) return;
+  bool lost = peer->state != MESSAGING__LEFT;
+  if (lost) im->live--;
+  messaging__peer_reset(im, peer);
+  peer->state = MESSAGING__GONE;
+  if (peer->watch >= 0) im->port.unwatch(im->port.self, peer->watch);
+  peer->watch = MESSAGING__UNWATCHED;
+  for (size_t left = im->parked.count; left; left--) {
+    messaging__parked hello = *(messaging__parked *)messaging__ring_at(&im->parked, 0);
+    messaging__ring_pop(&im->parked);
+    if (hello.who.id != peer->who.id) messaging__ring_push(&im->parked, &hello);
+  }
+  if (lost) messaging__report(&im->port, MESSAGING_ELOST, &peer->who, "a worker died");
+}
+
+/* ---- Supervisor: what comes up ---- */
+
+static inline bool messaging__im_hello(messaging__im *im, messaging__reader *reader, uint8_t version, uint64_t now) {
+  messaging__parked hello;
+  if (messaging__read_array(reader) < 3) return false;
+  hello.who.id = (pid_t)messaging__read_int(reader);
+  hello.who.kind = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
+  hello.who.nonce = messaging__read_uint(reader, UINT64_MAX);
+  if (reader->bad || hello.who.id == 0 || hello.who.nonce == 0) return false;
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(hello.who.id));
+  if (version != MESSAGING_WIRE_VERSION) {
+    im->stats.refused++;
+    messaging__im_refuse(im, &hello.who, MESSAGING_EVERSION);
+    if (!peer || peer->refused != hello.who.nonce)
+      messaging__report(&im->port, MESSAGING_EVERSION, &hello.who, "a worker speaks another version of the wire");
+    if (peer) peer->refused = hello.who.nonce;
+    return true;
+  }
+  hello.message_bytes_max = messaging__read_uint(reader, UINT64_MAX);
+  if (reader->bad || reader->at != reader->end) return false;
+  if (im->leaving) messaging__im_heartbeat(im, now);
+  if (!peer || peer->state == MESSAGING__GONE || !messaging__im_admit(im, peer, &hello, now)) messaging__im_park(im, &hello);
+  return true;
+}
+
+/* A frame of this generation from a peer: it is alive, and has its welcome. */
+static inline void messaging__im_heard(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  peer->heard_ms = now;
+  peer->silent = false;
+  if (peer->confirmed || peer->state != MESSAGING__ACTIVE) return;
+  peer->confirmed = true;
+  im->joined++;
+}
+
+/* A peer has everything below a number. */
+static inline void messaging__im_has(messaging__im *im, messaging__peer *peer, uint64_t number, uint64_t now) {
+  if (number <= peer->has || number > messaging__im_next(im)) return;
+  peer->has = number;
+  peer->remind_ms = MESSAGING__TAIL_MS;
+  if (peer->remind_at != MESSAGING__NEVER) peer->remind_at = now + peer->remind_ms;
+}
+
+/* There was no room for a peer's next batch: its window closes until there is. */
+static inline void messaging__im_block(messaging__im *im, messaging__peer *peer, uint8_t type, size_t size) {
+  im->stats.refused++;
+  peer->blocked = peer->status_due = true;
+  peer->blocked_type = type;
+  peer->blocked_size = size;
+  messaging__im_busy(im, peer);
+}
+
+/* Numbers, keeps and publishes a relay batch. The position is written where the frame lies, its payload is not looked at. */
+static inline bool messaging__im_relay(messaging__im *im, messaging__slice frame, messaging__batch *batch, uint64_t now) {
+  messaging__slice kept;
+  if (!messaging__im_room(im, frame.size)) return false;
+  batch->position = messaging__im_next(im);
+  messaging__store_be(frame.data + MESSAGING__AT_POSITION, batch->position, 8);
+  if (!messaging__inbox_log(im->inbox, frame, batch, &kept)) return false;
+  messaging__im_publish(im, kept, now);
+  return true;
+}
+
+static inline bool messaging__im_batch(messaging__im *im, messaging__peer *peer, messaging__slice frame, messaging__batch *batch, uint64_t now) {
+  if (batch->id != peer->who.id || batch->kind != peer->who.kind) return false;
+  messaging__im_has(im, peer, batch->position, now);
+  messaging__im_busy(im, peer);
+  if (peer->ack_at == MESSAGING__NEVER) peer->ack_at = now + MESSAGING__ACK_MS;
+  if (batch->flags & MESSAGING__UP_ANSWER) peer->status_due = true;
+  if (batch->number < peer->expected) {
+    im->stats.duplicates++;
+    peer->status_due = true;
+    return true;
+  }
+  if (batch->number > peer->expected) {
+    if (!peer->blocked) peer->gap = true;
+    peer->status_due = true;
+    return true;
+  }
+  bool relay = batch->type == MESSAGING__RELAY;
+  bool taken = relay ? messaging__im_relay(im, frame, batch, now) : messaging__inbox_put(im->inbox, frame, batch) == MESSAGING__PUT;
+  if (!taken) {
+    messaging__im_block(im, peer, batch->type, frame.size);
+    return true;
+  }
+  peer->expected++;
+  peer->blocked = false;
+  if (relay) peer->ack_at = MESSAGING__NEVER; /* its own broadcast tells it */
+  return true;
+}
+
+/* Somebody asks for termination of the generation. */
+static inline void messaging__im_term(messaging__im *im, const messaging__who *who, uint64_t now) {
+  for (size_t i = 0; i < im->term_count; i++)
+    if (im->terms[i].nonce == who->nonce) return;
+  if (im->term_count == 2) return;
+  im->terms[im->term_count++] = *who;
+  im->heartbeat_due = true;
+  im->scan_at = messaging__earlier(im->scan_at, now + MESSAGING__TAIL_MS);
+  if (who->nonce != im->self.nonce) messaging__inbox_terminate(im->inbox, who);
+}
+
+/* What a peer misses; it replaces what it asked for before. */
+static inline bool messaging__im_asked(messaging__im *im, messaging__peer *peer, messaging__reader *reader, size_t credit) {
+  messaging__range ranges[MESSAGING__RANGES_MAX];
+  uint32_t count = messaging__read_array(reader);
+  if (reader->bad || count > MESSAGING__RANGES_MAX) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    if (messaging__read_array(reader) != 2) return false;
+    ranges[i].first = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+    ranges[i].next = messaging__read_uint(reader, MESSAGING__NUMBER_MAX) + 1;
+    if (reader->bad || ranges[i].first >= ranges[i].next || ranges[i].next > messaging__im_next(im)) return false;
+    if (i && ranges[i].first < ranges[i - 1].next) return false;
+  }
+  if (reader->bad || reader->at != reader->end) return false;
+  if (count == 0) return true;
+  memcpy(peer->repairs, ranges, count * sizeof ranges[0]);
+  peer->repair_count = count;
+  peer->repair_credit = credit < MESSAGING__REPAIR_BURST ? credit : (size_t)MESSAGING__REPAIR_BURST;
+  if (ranges[0].first < im->inbox->log.first) peer->status_due = true; /* which says where history begins */
+  im->stats.repairs_asked++;
+  return true;
+}
+
+static inline void messaging__im_left(messaging__im *im, messaging__peer *peer) {
+  if (peer->state == MESSAGING__ACTIVE) {
+    im->live--;
+    messaging__peer_reset(im, peer);
+    peer->state = MESSAGING__LEFT;
+  }
+  peer->bye_heard = peer->status_due = true;
+}
+
+static inline bool messaging__im_report(messaging__im *im, messaging__peer *peer, messaging__reader *reader, uint64_t has, uint64_t now) {
+  uint32_t probe = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
+  unsigned flags = (unsigned)messaging__read_uint(reader, 127);
+  size_t credit = (size_t)messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  if (reader->bad || has > messaging__im_next(im) || !messaging__im_asked(im, peer, reader, credit)) return false;
+  messaging__im_has(im, peer, has, now);
+  if (flags & MESSAGING__UP_ANSWER) {
+    peer->probe = probe;
+    peer->status_due = true;
+  }
+  if (flags & MESSAGING__UP_TERM) {
+    messaging__im_term(im, &peer->who, now);
+    peer->status_due = true;
+  }
+  if (flags & MESSAGING__UP_TERM_SEEN) peer->term_seen = true;
+  if (flags & MESSAGING__UP_BYE_SEEN) peer->bye_seen = true;
+  if (flags & MESSAGING__UP_BYE) messaging__im_left(im, peer);
+  messaging__im_busy(im, peer);
+  return true;
+}
+
+/* Finds who sent a frame. Somebody of this session who is not on the list is told so. */
+static inline messaging__peer *messaging__im_sender(messaging__im *im, const messaging__envelope *envelope, int64_t id, uint64_t nonce,
+                                                    uint64_t now) {
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, nonce);
+  bool ours = memcmp(envelope->session, im->era.session, 16) == 0;
+  if (ours && peer && peer->who.id == id && envelope->generation == im->era.generation) {
+    messaging__im_heard(im, peer, now);
+    return peer;
+  }
+  im->stats.stale++;
+  if (ours && !peer && id >= INT32_MIN && id <= INT32_MAX) {
+    messaging__who who = {(pid_t)id, 0, nonce};
+    messaging__im_refuse(im, &who, MESSAGING_ENOTRUNNING);
+  }
+  return NULL;
+}
+
+/* One frame from a worker. It is lent for the call; a batch is written to. */
+static inline void messaging__im_receive(messaging__im *im, messaging__slice frame, uint64_t now) {
+  messaging__reader reader = {frame.data, frame.data + frame.size, false};
+  messaging__envelope envelope;
+  messaging__batch batch;
+  messaging__who who = {0, 0, 0};
+  messaging__peer *peer;
+  im->stats.frames_received++;
+  im->stats.bytes_received += frame.size;
+  bool fine = messaging__envelope_read(&reader, &envelope);
+  if (fine && envelope.type == MESSAGING__HELLO) {
+    fine = messaging__im_hello(im, &reader, envelope.version, now);
+  } else if (fine && envelope.version != MESSAGING_WIRE_VERSION) {
+    im->stats.stale++;
+  } else if (fine && (envelope.type == MESSAGING__RELAY || envelope.type == MESSAGING__OUTPUT)) {
+    fine = messaging__batch_read(frame.data, frame.size, &batch) && frame.size == MESSAGING__AT_PAYLOAD + (size_t)batch.payload_size;
+    peer = fine ? messaging__im_sender(im, &envelope, batch.id, batch.nonce, now) : NULL;
+    if (peer) {
+      who = peer->who;
+      fine = messaging__im_batch(im, peer, frame, &batch, now);
+    }
+  } else if (fine && envelope.type == MESSAGING__REPORT) {
+    fine = messaging__read_array(&reader) == 7;
+    int64_t id = messaging__read_int(&reader);
+    uint64_t nonce = messaging__read_uint(&reader, UINT64_MAX);
+    uint64_t has = messaging__read_uint(&reader, MESSAGING__NUMBER_MAX);
+    fine = fine && !reader.bad;
+    peer = fine ? messaging__im_sender(im, &envelope, id, nonce, now) : NULL;
+    if (peer) {
+      who = peer->who;
+      fine = messaging__im_report(im, peer, &reader, has, now);
+    }
+  } else {
+    fine = false;
+  }
+  if (fine) return;
+  im->stats.malformed++;
+  messaging__report(&im->port, MESSAGING_EBADMSG, &who, "a malformed frame was skipped");
+}
+
+/* A subscription has come to the publisher: 1, then the prefix. A listed worker that waits for its welcome can hear it now. */
+static inline void messaging__im_subscribed(messaging__im *im, const uint8_t *bytes, size_t size) {
+  if (size != 1 + MESSAGING__TOPIC_SIZE || bytes[0] != 1) return;
+  uint64_t nonce = messaging__load_be(bytes + 1 + 12, 8);
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, nonce);
+  if (peer && peer->state == MESSAGING__ACTIVE && !peer->confirmed) messaging__im_status(im, peer, MESSAGING__WELCOME);
+}
+
+/* ---- Supervisor: time ---- */
+
+/* Whether a connected peer has to be reminded of something. */
+static inline bool messaging__im_lags(const messaging__im *im, const messaging__peer *peer) {
+  if (peer->state != MESSAGING__ACTIVE || !peer->confirmed) return false;
+  return peer->has < im->marked || (messaging__im_terminates(im, peer) && !peer->term_seen) || (im->leaving && !peer->bye_seen);
+}
+
+/* Silence is death only where no pidfd tells of it. */
+static inline void messaging__im_listen(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  if (peer->state != MESSAGING__ACTIVE || peer->watch >= 0 || peer->silent) return;
+  uint64_t silent_at = peer->heard_ms + im->silence_ms;
+  if (now < silent_at) {
+    im->scan_at = messaging__earlier(im->scan_at, silent_at);
+    return;
+  }
+  peer->silent = true;
+  messaging__report(&im->port, MESSAGING_ELOST, &peer->who, "a worker has fallen silent");
+}
+
+/* Reminds a peer that lags, ever more seldom while nothing new is there. */
+static inline void messaging__im_remind(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  if (!messaging__im_lags(im, peer) || peer->silent) {
+    peer->remind_at = MESSAGING__NEVER;
+    peer->remind_ms = MESSAGING__TAIL_MS;
+    return;
+  }
+  if (peer->reminded_next != messaging__im_next(im)) peer->remind_ms = MESSAGING__TAIL_MS;
+  if (peer->remind_at == MESSAGING__NEVER || now >= peer->remind_at) {
+    peer->reminded_next = messaging__im_next(im);
+    peer->remind_at = now + peer->remind_ms;
+    peer->remind_ms = messaging__doubled(peer->remind_ms, im->heartbeat_ms);
+    messaging__im_status(im, peer, MESSAGING__STATUS);
+  }
+  im->scan_at = messaging__earlier(im->scan_at, peer->remind_at);
+}
+
+/* Looks after every peer. */
+static inline void messaging__im_scan(messaging__im *im, uint64_t now) {
+  im->scan_at = MESSAGING__NEVER;
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    messaging__im_listen(im, peer, now);
+    messaging__im_remind(im, peer, now);
+  }
+  if (im->marked == messaging__im_next(im)) return;
+  im->marked = messaging__im_next(im);
+  im->scan_at = messaging__earlier(im->scan_at, messaging__im_tail(im, now));
+}
+
+/* A blocked peer's window opens when its batch would find room. */
+static inline void messaging__im_unblock(messaging__im *im, messaging__peer *peer) {
+  bool room;
+  if (peer->blocked_type == MESSAGING__RELAY) {
+    room = messaging__im_room(im, peer->blocked_size);
+  } else {
+    pthread_mutex_lock(&im->inbox->lock);
+    room = messaging__inbox_fits(im->inbox, peer->blocked_size);
+    if (!room) MESSAGING__STORE(&im->inbox->wanted, true);
+    pthread_mutex_unlock(&im->inbox->lock);
+  }
+  if (!room) return;
+  peer->blocked = false;
+  peer->status_due = true;
+}
+
+/* Whether the next batch of the supervisor's own application finds room. */
+static inline bool messaging__im_own_room(messaging__im *im, const messaging__outgoing *own) {
+  if (own->type == MESSAGING__RELAY) return messaging__im_room(im, own->buffer->size);
+  pthread_mutex_lock(&im->inbox->lock);
+  bool room = messaging__inbox_fits(im->inbox, own->buffer->size);
+  if (!room) MESSAGING__STORE(&im->inbox->wanted, true);
+  pthread_mutex_unlock(&im->inbox->lock);
+  return room;
+}
+
+/* Takes what the supervisor's own application sent. False when it has to wait for room or memory. */
+static inline bool messaging__im_take_own(messaging__im *im, const messaging__outgoing *own, uint64_t now) {
+  if (!messaging__im_own_room(im, own)) return false;
+  messaging__slice kept, frame = messaging__slice_of(own->buffer);
+  messaging__batch batch = {own->type, im->self.id, im->self.kind, im->self.nonce, im->own_number, messaging__im_next(im), own->count, 0,
+                            (uint32_t)(own->buffer->size - MESSAGING__AT_PAYLOAD)};
+  messaging__batch_write(own->buffer->data, &im->era, &batch);
+  if (own->type == MESSAGING__OUTPUT) {
+    if (messaging__inbox_put(im->inbox, frame, &batch) != MESSAGING__PUT) return false;
+  } else {
+    if (!messaging__inbox_log(im->inbox, frame, &batch, &kept)) return false;
+    messaging__im_publish(im, kept, now);
+  }
+  im->own_number++;
+  return true;
+}
+
+static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
+  messaging__outgoing own;
+  do {
+    while (messaging__outbox_front(im->outbox, true, &own)) {
+      if (!messaging__im_take_own(im, &own, now)) {
+        messaging__outbox_hold(im->outbox, MESSAGING__HOLDS_ALL);
+        return;
+      }
+      size_t bytes = own.buffer->size;
+      messaging__outbox_pop(im->outbox);
+      messaging__buffer_drop(own.buffer);
+      messaging__outbox_release(im->outbox, bytes);
+    }
+  } while (!messaging__outbox_hold(im->outbox, MESSAGING__FLOWS));
+}
+
+/* One turn for a peer with something to do. True: it has more. */
+static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  if (peer->blocked) messaging__im_unblock(im, peer);
+  if (now >= peer->ack_at) peer->status_due = true;
+  if (peer->who.nonce == 0) return false;
+  if (peer->status_due) messaging__im_status(im, peer, MESSAGING__STATUS);
+  messaging__im_repair(im, peer);
+  return peer->blocked || peer->repair_count || peer->ack_at != MESSAGING__NEVER;
+}
+
+/* Does what is due and sends what can go. */
+static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
+  if (!im->running) return;
+  messaging__im_send_own(im, now);
+  for (size_t left = im->busy.count; left; left--) {
+    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
+    messaging__ring_pop(&im->busy);
+    peer->busy = false;
+    if (messaging__im_serve(im, peer, now)) messaging__im_busy(im, peer);
+  }
+  if (im->heartbeat_due || now >= im->heartbeat_at) messaging__im_heartbeat(im, now);
+  if (now >= im->scan_at) messaging__im_scan(im, now);
+}
+
+/* When pump has to be called again at the latest. */
+static inline uint64_t messaging__im_deadline(const messaging__im *im, uint64_t now) {
+  if (!im->running) return MESSAGING__NEVER;
+  uint64_t at = messaging__earlier(im->heartbeat_at, im->scan_at);
+  for (size_t i = 0; i < im->busy.count; i++) {
+    const messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, i);
+    at = messaging__earlier(at, peer->repair_count ? now : peer->ack_at);
+  }
+  return at;
+}
+
+/* Whether all live, listed, connected workers have everything, and nothing waits to be sent. */
+static inline bool messaging__im_flushed(messaging__im *im) {
+  for (size_t i = 0; i < im->peers.count; i++) {
+    const messaging__peer *peer = messaging__im_peer(im, i);
+    bool waits = peer->state == MESSAGING__ACTIVE && peer->confirmed && !peer->silent;
+    if (waits && peer->has < messaging__im_next(im)) return false;
+  }
+  return messaging__outbox_empty(im->outbox);
+}
+
+/* Somebody waits for that: ask those who lag, once for each state of the history. */
+static inline void messaging__im_hurry(messaging__im *im) {
+  if (im->flushed_next == messaging__im_next(im)) return;
+  im->flushed_next = messaging__im_next(im);
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->state != MESSAGING__ACTIVE || peer->has >= messaging__im_next(im)) continue;
+    peer->answer_due = peer->status_due = true;
+    messaging__im_busy(im, peer);
+  }
+}
+
+/* Says goodbye; parted tells whether all connected workers know. */
+static inline void messaging__im_leave(messaging__im *im, uint64_t now) {
+  im->leaving = im->heartbeat_due = true;
+  im->scan_at = messaging__earlier(im->scan_at, now + MESSAGING__TAIL_MS);
+}
+
+static inline bool messaging__im_parted(const messaging__im *im) {
+  for (size_t i = 0; i < im->peers.count; i++) {
+    const messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->state == MESSAGING__ACTIVE && peer->confirmed && !peer->silent && !peer->bye_seen) return false;
+  }
+  return true;
+}
+
+/* ---- Supervisor: the list ---- */
+
+/* Handles deaths that a pidfd shows already. */
+static inline void messaging__im_reap(messaging__im *im) {
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->watch >= 0 && im->port.died(im->port.self, peer->watch)) messaging__im_dead(im, peer);
+  }
+}
+
+static inline messaging__peer *messaging__peer_new(messaging_child child) {
+  messaging__peer *peer = (messaging__peer *)MESSAGING_MALLOC(sizeof *peer);
+  if (!peer) return NULL;
+  memset(peer, 0, sizeof *peer);
+  peer->who.id = child.pid;
+  peer->who.kind = child.kind;
+  peer->watch = MESSAGING__UNWATCHED;
+  peer->expected = 1;
+  peer->ack_at = peer->remind_at = MESSAGING__NEVER;
+  peer->remind_ms = MESSAGING__TAIL_MS;
+  return peer;
+}
+
+/* Strikes a peer from the list. Its worker is told, and a newcomer of the same id learns of its former incarnations. */
+static inline void messaging__im_strike(messaging__im *im, messaging__peer *peer, messaging__peer *heir) {
+  if (messaging__peer_live(peer)) im->live--;
+  if (peer->state == MESSAGING__ACTIVE) messaging__im_refuse(im, &peer->who, MESSAGING_ENOTRUNNING);
+  messaging__peer_reset(im, peer);
+  messaging__peer_forget_nonce(im, peer);
+  if (peer->watch >= 0) im->port.unwatch(im->port.self, peer->watch);
+  if (heir) memcpy(heir->former, peer->former, sizeof heir->former);
+  messaging__map_remove(&im->by_id, messaging__id_key(peer->who.id));
+  for (size_t left = im->busy.count; left; left--) {
+    messaging__peer *other = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
+    messaging__ring_pop(&im->busy);
+    if (other != peer) messaging__ring_push(&im->busy, &other);
+  }
+  MESSAGING_FREE(peer);
+}
+
+/* Enters a newcomer, for whom there is room. */
+static inline void messaging__im_enter(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  messaging__ring_push(&im->peers, &peer);
+  messaging__map_put(&im->by_id, messaging__id_key(peer->who.id), peer);
+  peer->has = im->inbox->log.first;
+  peer->state = MESSAGING__LISTED;
+  im->live++;
+  im->held = im->inbox->log.first;
+  if (peer->who.id > 0) peer->watch = im->port.watch(im->port.self, peer->who.id);
+  if (peer->watch == MESSAGING__DEAD) messaging__im_dead(im, peer);
+  else messaging__im_unpark(im, peer, now);
+}
+
+/* Makes room for so many peers, so that entering them cannot fail. */
+static inline bool messaging__im_prepare(messaging__im *im, size_t count) {
+  return messaging__ring_grow(&im->peers, count) && messaging__ring_grow(&im->busy, count) && messaging__map_reserve(&im->by_id, count);
+}
+
+/* Makes the newcomers of a new list, and marks the peers that are not on it. */
+static inline bool messaging__im_plan(messaging__im *im, const messaging_child *children, size_t count, messaging__ring *newcomers,
+                                      size_t *survivors) {
+  for (size_t i = 0; i < im->peers.count; i++) messaging__im_peer(im, i)->dropped = true;
+  for (size_t i = 0; i < count; i++) {
+    messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(children[i].pid));
+    if (peer && peer->state != MESSAGING__GONE && peer->who.kind == children[i].kind) {
+      peer->dropped = false;
+      ++*survivors;
+      continue;
+    }
+    peer = messaging__peer_new(children[i]);
+    if (!peer || !messaging__ring_push(newcomers, &peer)) {
+      MESSAGING_FREE(peer);
+      return false;
+    }
+  }
+  return true;
+}
+
+static inline messaging__peer *messaging__im_heir(const messaging__ring *newcomers, pid_t id) {
+  for (size_t i = 0; i < newcomers->count; i++) {
+    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(newcomers, i);
+    if (peer->who.id == id) return peer;
+  }
+  return NULL;
+}
+
+/* Begins a new generation, once the old peers are struck. */
+static inline void messaging__im_renew(messaging__im *im) {
+  messaging__outbox_clear(im->outbox);
+  im->era.generation++;
+  im->term_count = 0;
+  im->held = im->marked = 1;
+  im->flushed_next = 0;
+}
+
+/* A new list. It cannot fail half-way: what needs memory comes first. */
+static inline messaging_status messaging__im_update(messaging__im *im, const messaging_child *children, size_t count, uint64_t now) {
+  messaging__ring newcomers, kept;
+  size_t survivors = 0;
+  messaging__ring_init(&newcomers, sizeof(messaging__peer *));
+  messaging__ring_init(&kept, sizeof(messaging__peer *));
+  messaging__im_send_own(im, now);
+  messaging__im_reap(im);
+  bool done = messaging__im_plan(im, children, count, &newcomers, &survivors) && messaging__im_prepare(im, count) &&
+              messaging__ring_grow(&kept, count);
+  if (done && survivors == 0) {
+    pthread_mutex_lock(&im->inbox->lock);
+    done = messaging__inbox_renew(im->inbox, im->purged);
+    pthread_mutex_unlock(&im->inbox->lock);
+  }
+  if (done) {
+    for (size_t i = 0; i < im->peers.count; i++) {
+      messaging__peer *peer = messaging__im_peer(im, i);
+      if (peer->dropped) messaging__im_strike(im, peer, messaging__im_heir(&newcomers, peer->who.id));
+      else messaging__ring_push(&kept, &peer);
+    }
+    messaging__ring_free(&im->peers);
+    im->peers = kept;
+    if (survivors == 0) messaging__im_renew(im);
+    im->purged = false;
+    im->heartbeat_due = true;
+  }
+  for (size_t i = 0; i < newcomers.count; i++) {
+    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&newcomers, i);
+    if (done) messaging__im_enter(im, peer, now);
+    else MESSAGING_FREE(peer);
+  }
+  if (!done) messaging__ring_free(&kept);
+  messaging__ring_free(&newcomers);
+  return done ? MESSAGING_OK : MESSAGING_ENOMEM;
+}
+
+/* One more worker for this generation. */
+static inline messaging_status messaging__im_add(messaging__im *im, messaging_child child, uint64_t now) {
+  messaging__im_reap(im);
+  messaging__peer *old = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(child.pid));
+  if (old && old->state != MESSAGING__GONE) return MESSAGING_EINVAL;
+  messaging__peer *peer = messaging__peer_new(child);
+  if (!peer || !messaging__im_prepare(im, im->peers.count + 1)) {
+    MESSAGING_FREE(peer);
+    return MESSAGING_ENOMEM;
+  }
+  for (size_t left = im->peers.count; left; left--) {
+    messaging__peer *other = messaging__im_peer(im, 0);
+    messaging__ring_pop(&im->peers);
+    if (other == old) messaging__im_strike(im, old, peer);
+    else messaging__ring_push(&im->peers, &other);
+  }
+  messaging__im_enter(im, peer, now);
+  im->heartbeat_due = true;
+  return MESSAGING_OK;
+}
+
+/* The first generation is an update from an empty list. */
+static inline messaging_status messaging__im_run(messaging__im *im, const messaging_child *children, size_t count, uint64_t now) {
+  messaging_status status = messaging__im_update(im, children, count, now);
+  if (status != MESSAGING_OK) return status;
+  im->running = true;
+  im->heartbeat_at = now;
+  messaging__outbox_hold(im->outbox, MESSAGING__FLOWS);
+  return MESSAGING_OK;
+}
+
+/* Empties the mailbox: what the application has not received, what it has not sent. */
+static inline void messaging__im_purge(messaging__im *im) {
+  messaging__inbox *inbox = im->inbox;
+  pthread_mutex_lock(&inbox->lock);
+  messaging__inbox_clear(inbox);
+  inbox->cursor = messaging__log_end(&inbox->log);
+  inbox->cursor_number = inbox->log.next;
+  inbox->cursor_batches = 0;
+  inbox->term_due = false;
+  messaging__inbox_settle(inbox);
+  pthread_mutex_unlock(&inbox->lock);
+  messaging__outbox_clear(im->outbox);
+  im->purged = true;
+}
+
+static inline void messaging__im_free(messaging__im *im) {
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->watch >= 0) im->port.unwatch(im->port.self, peer->watch);
+    MESSAGING_FREE(peer);
+  }
+  messaging__ring_free(&im->peers);
+  messaging__ring_free(&im->busy);
+  messaging__ring_free(&im->parked);
+  messaging__map_free(&im->by_id);
+  messaging__map_free(&im->by_nonce);
+}
+
+/* Asks one listed worker to terminate. */
+static inline messaging_status messaging__im_term_to(messaging__im *im, pid_t id, uint64_t now) {
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(id));
+  if (!peer || peer->state == MESSAGING__GONE) return MESSAGING_EKIND;
+  peer->term_asked = peer->status_due = true;
+  messaging__im_busy(im, peer);
+  im->scan_at = messaging__earlier(im->scan_at, now + MESSAGING__TAIL_MS);
+  return MESSAGING_OK;
+}
+
+/* ==== Shell ===========================================================================================================
+ *
+ * A handle: one end's sockets, descriptors, locks and background thread around one protocol state machine. Locks are taken in the
+ * order gate, core, then outbox or inbox or reports. core guards the protocol and the sockets; whoever holds it may take a step.
+ * gate makes core fair: who wants core waits in front of it, so that a thread that steps again and again lets others in.
+ */
+
+typedef struct {
+  messaging_error error;
+  char detail[120];
+} messaging__reported;
+
+typedef struct {
+  volatile uint32_t *page; /* one word that a forked child finds zero */
+  pid_t owner;             /* where the kernel cannot do that */
+  bool is_im;
+  uint32_t started;        /* run was called */
+  messaging_options options;
+
+  void *context, *in, *out; /* in: PULL or SUB; out: XPUB or PUSH */
+  void *gate_keeper;        /* tcp with keys: where libzmq asks who may come */
+  uint8_t allowed[32];      /* the public key that may */
+  int in_fd, out_fd, epoll_fd, wake_fd, timer_fd, peer_fd; /* peer_fd: pidfd of a worker's supervisor */
+  char folder[MESSAGING_ADDRESS_SIZE];
+  bool in_parts;            /* in the middle of a frame of several parts, which nobody sends */
+  bool out_woken;
+
+  pthread_mutex_t gate, core;
+  pthread_cond_t progress;  /* with core: after every step while somebody waits */
+  uint32_t waiting;
+  uint32_t work;            /* somebody found core taken; whoever lets go of it takes another step */
+  bool driven;              /* a thread in wait reads the socket in place of the background thread */
+  bool stop;
+  uint64_t armed_ms;        /* the timer fires then */
+  uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
+
+  pthread_t thread;
+  bool threaded;
+  messaging__outbox outbox;
+  messaging__inbox inbox;
+  union {
+    messaging__im im;
+    messaging__worker worker;
+  };
+
+  pthread_mutex_t reports_lock;
+  messaging__ring reports; /* of messaging__reported */
+  uint32_t reports_count;
+  uint64_t reports_dropped, wakeups;
+  messaging_error_fn *on_error;
+  void *user;
+  messaging__arena *spare; /* an arena to be used again */
+} messaging__handle;
+
+static inline messaging_stats *messaging__stats_of(messaging__handle *handle) {
+  return handle->is_im ? &handle->im.stats : &handle->worker.stats;
+}
+
+static inline bool messaging__inherited(const messaging__handle *handle) {
+  return handle->page ? *handle->page == 0 : handle->owner != getpid();
+}
+
+static inline bool messaging__on_background(const messaging__handle *handle) {
+  return handle->threaded && pthread_equal(pthread_self(), handle->thread);
+}
+
+static inline void messaging__wake(messaging__handle *handle) {
+  uint64_t one = 1;
+  while (write(handle->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {}
+}
+
+static inline void messaging__drain(int fd) {
+  uint64_t count;
+  while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
+}
+
+/* ---- Shell: what the protocol asks of it ---- */
+
+static inline void messaging__shell_report(void *self, const messaging_error *error) {
+  messaging__handle *handle = (messaging__handle *)self;
+  messaging__reported entry;
+  if (!handle->on_error) return;
+  memset(&entry, 0, sizeof entry);
+  entry.error = *error;
+  snprintf(entry.detail, sizeof entry.detail, "%s", error->detail ? error->detail : "");
+  bool flood = error->status == MESSAGING_EBADMSG || error->status == MESSAGING_EAUTH || error->status == MESSAGING_EVERSION;
+  pthread_mutex_lock(&handle->reports_lock);
+  size_t limit = flood ? MESSAGING__REPORTS_FLOOD : MESSAGING__REPORTS_MAX;
+  bool kept = handle->reports.count < limit && messaging__ring_push(&handle->reports, &entry);
+  if (!kept) handle->reports_dropped++;
+  bool first = kept && handle->reports.count == 1;
+  MESSAGING__STORE(&handle->reports_count, (uint32_t)handle->reports.count);
+  pthread_mutex_unlock(&handle->reports_lock);
+  if (first && !messaging__on_background(handle)) messaging__wake(handle);
+}
+
+/* libzmq is done with bytes that were sent by reference. On its thread. */
+static inline void messaging__sent(void *data, void *hint) {
+  (void)data;
+  messaging__buffer_drop((messaging__buffer *)hint);
+}
+
+enum { MESSAGING__REFERENCE_BYTES = 4096 }; /* below, copying is as cheap as sending by reference */
+
+static inline bool messaging__shell_send(void *self, messaging__slice frame) {
+  messaging__handle *handle = (messaging__handle *)self;
+  zmq_msg_t message;
+  if (frame.owner && frame.size >= MESSAGING__REFERENCE_BYTES) {
+    messaging__buffer_keep(frame.owner);
+    if (zmq_msg_init_data(&message, frame.data, frame.size, messaging__sent, frame.owner) != 0) {
+      messaging__buffer_drop(frame.owner);
+      return false;
+    }
+  } else {
+    if (zmq_msg_init_size(&message, frame.size) != 0) return false;
+    memcpy(zmq_msg_data(&message), frame.data, frame.size);
+  }
+  int sent;
+  do sent = zmq_msg_send(&message, handle->out, ZMQ_DONTWAIT);
+  while (sent < 0 && errno == EINTR);
+  if (sent < 0) {
+    zmq_msg_close(&message);
+    return false;
+  }
+  messaging__stats_of(handle)->frames_sent++;
+  messaging__stats_of(handle)->bytes_sent += frame.size;
+  return true;
+}
+
+/* What an epoll event is about, in its upper half; the lower holds a child's id. */
+enum { MESSAGING__EVENT_IN = 1, MESSAGING__EVENT_OUT = 2, MESSAGING__EVENT_WAKE = 3, MESSAGING__EVENT_TIMER = 4, MESSAGING__EVENT_PEER = 5,
+       MESSAGING__EVENT_CHILD = 6, MESSAGING__EVENT_GATE = 7 };
+
+static inline bool messaging__epoll(messaging__handle *handle, int operation, int fd, uint32_t events, uint64_t what, uint32_t id) {
+  struct epoll_event event;
+  memset(&event, 0, sizeof event);
+  event.events = events;
+  event.data.u64 = what << 32 | id;
+  return epoll_ctl(handle->epoll_fd, operation, fd, &event) == 0;
+}
+
+static inline bool messaging__readable_now(int fd) {
+  struct pollfd entry = {fd, POLLIN, 0};
+  int ready;
+  do ready = poll(&entry, 1, 0);
+  while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+static inline int messaging__shell_watch(void *self, pid_t id) {
+  messaging__handle *handle = (messaging__handle *)self;
+  int fd = pidfd_open(id, 0);
+  if (fd < 0) return errno == ESRCH ? MESSAGING__DEAD : MESSAGING__UNWATCHED;
+  if (!messaging__readable_now(fd) && messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_CHILD, (uint32_t)id)) return fd;
+  bool dead = messaging__readable_now(fd);
+  close(fd);
+  return dead ? MESSAGING__DEAD : MESSAGING__UNWATCHED;
+}
+
+static inline void messaging__shell_unwatch(void *self, int watch) {
+  messaging__epoll((messaging__handle *)self, EPOLL_CTL_DEL, watch, 0, 0, 0);
+  close(watch);
+}
+
+static inline bool messaging__shell_died(void *self, int watch) {
+  (void)self;
+  return messaging__readable_now(watch);
+}
+
+/* ---- Shell: a step ---- */
+
+/* A frame that stays as libzmq received it. */
+typedef struct {
+  messaging__buffer buffer;
+  zmq_msg_t message;
+} messaging__wrapped;
+
+static inline void messaging__unwrap(messaging__buffer *buffer) {
+  messaging__wrapped *wrapped = (messaging__wrapped *)(void *)buffer;
+  zmq_msg_close(&wrapped->message);
+  MESSAGING_FREE(wrapped);
+}
+
+/* Moves a large message into a buffer that can be kept. NULL: too small for that, or no memory; then it is lent and copied. */
+static inline messaging__buffer *messaging__wrap(zmq_msg_t *message) {
+  if (zmq_msg_size(message) < MESSAGING__WRAP_BYTES) return NULL;
+  messaging__wrapped *wrapped = (messaging__wrapped *)MESSAGING_MALLOC(sizeof *wrapped);
+  if (!wrapped) return NULL;
+  memset(wrapped, 0, sizeof *wrapped);
+  zmq_msg_init(&wrapped->message);
+  zmq_msg_move(&wrapped->message, message);
+  wrapped->buffer.references = 1;
+  wrapped->buffer.release = messaging__unwrap;
+  wrapped->buffer.data = (uint8_t *)zmq_msg_data(&wrapped->message);
+  wrapped->buffer.size = zmq_msg_size(&wrapped->message);
+  return &wrapped->buffer;
+}
+
+static inline void messaging__take_frame(messaging__handle *handle, zmq_msg_t *message, uint64_t now) {
+  messaging__buffer *owner = messaging__wrap(message);
+  messaging__slice frame = {owner, (uint8_t *)zmq_msg_data(message), zmq_msg_size(message)};
+  if (owner) frame = messaging__slice_of(owner);
+  if (handle->is_im) messaging__im_receive(&handle->im, frame, now);
+  else messaging__worker_receive(&handle->worker, frame, now);
+  messaging__buffer_drop(owner);
+}
+
+/* Nobody sends frames of several parts; such a one is skipped whole. */
+static inline bool messaging__one_part(messaging__handle *handle, zmq_msg_t *message) {
+  bool more = zmq_msg_more(message) != 0, part = more || handle->in_parts;
+  if (part && !handle->in_parts) {
+    messaging__stats_of(handle)->malformed++;
+    messaging_error error = {MESSAGING_EBADMSG, 0, 0, 0, 0, "a frame of several parts was skipped"};
+    messaging__shell_report(handle, &error);
+  }
+  handle->in_parts = more;
+  return !part;
+}
+
+static inline void messaging__end(messaging__handle *handle, messaging_status cause, const char *detail) {
+  if (!handle->is_im) {
+    messaging__worker_end(&handle->worker, cause, detail);
+    return;
+  }
+  messaging_error error = {cause, 0, 0, 0, 0, detail};
+  messaging__outbox_close(&handle->outbox);
+  messaging__inbox_end(&handle->inbox, cause);
+  messaging__shell_report(handle, &error);
+}
+
+/* Takes what has arrived, up to a bound. True: there may be more. */
+static inline bool messaging__take_frames(messaging__handle *handle, uint64_t now) {
+  for (int taken = 0; taken < MESSAGING__STEP_FRAMES;) {
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    if (zmq_msg_recv(&message, handle->in, ZMQ_DONTWAIT) < 0) {
+      int fault = errno;
+      zmq_msg_close(&message);
+      if (fault == EINTR) continue;
+      if (fault != EAGAIN && !MESSAGING__LOAD(&handle->inbox.ended)) messaging__end(handle, MESSAGING_ESYS, zmq_strerror(fault));
+      return false;
+    }
+    if (messaging__one_part(handle, &message)) messaging__take_frame(handle, &message, now);
+    zmq_msg_close(&message);
+    taken++;
+  }
+  return true;
+}
+
+/* Sending swallows the edge by which a socket's descriptor tells of other events: look for them afterwards. */
+static inline void messaging__look_at_out(messaging__handle *handle) {
+  if (!handle->is_im) {
+    int events;
+    size_t size = sizeof events;
+    if (handle->out_woken) zmq_getsockopt(handle->out, ZMQ_EVENTS, &events, &size);
+    handle->out_woken = false;
+    return;
+  }
+  zmq_msg_t message;
+  zmq_msg_init(&message);
+  while (zmq_msg_recv(&message, handle->out, ZMQ_DONTWAIT) >= 0 || errno == EINTR)
+    messaging__im_subscribed(&handle->im, (const uint8_t *)zmq_msg_data(&message), zmq_msg_size(&message));
+  zmq_msg_close(&message);
+  handle->out_woken = false;
+}
+
+static inline void messaging__arm(messaging__handle *handle, uint64_t deadline_ms) {
+  if (deadline_ms >= handle->armed_ms) return;
+  struct itimerspec when;
+  memset(&when, 0, sizeof when);
+  when.it_value.tv_sec = (time_t)(deadline_ms / 1000u);
+  when.it_value.tv_nsec = (long)(deadline_ms % 1000u) * 1000000L + 1;
+  if (timerfd_settime(handle->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0) handle->armed_ms = deadline_ms;
+}
+
+/* Keeps the public descriptor true to readable, while somebody watches it other than the caller. */
+static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
+  messaging__inbox *inbox = &handle->inbox;
+  uint64_t one = 1;
+  pthread_mutex_lock(&inbox->lock);
+  if (inbox->readable && !inbox->signaled && inbox->watchers > own) {
+    while (write(inbox->event_fd, &one, sizeof one) < 0 && errno == EINTR) {}
+    inbox->signaled = true;
+  } else if (!inbox->readable && inbox->signaled) {
+    messaging__drain(inbox->event_fd);
+    inbox->signaled = false;
+  }
+  pthread_mutex_unlock(&inbox->lock);
+}
+
+/* Sends what can go, and sees to timer and waiting threads. Under core. */
+static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint32_t own) {
+  uint64_t deadline;
+  if (handle->is_im) {
+    messaging__im_pump(&handle->im, now);
+    messaging__look_at_out(handle);
+    deadline = messaging__im_deadline(&handle->im, now);
+  } else {
+    messaging__look_at_out(handle);
+    messaging__worker_pump(&handle->worker, now);
+    deadline = messaging__worker_deadline(&handle->worker, now);
+  }
+  messaging__arm(handle, deadline);
+  messaging__notify(handle, own);
+  if (handle->waiting) pthread_cond_broadcast(&handle->progress);
+}
+
+/* One bounded step. True: there may be more to do at once. */
+static inline bool messaging__step(messaging__handle *handle, uint32_t own) {
+  uint64_t now = messaging__now_ms();
+  bool more = messaging__take_frames(handle, now);
+  messaging__pump(handle, now, own);
+  return more;
+}
+
+static inline void messaging__lock(messaging__handle *handle) {
+  pthread_mutex_lock(&handle->gate);
+  pthread_mutex_lock(&handle->core);
+  pthread_mutex_unlock(&handle->gate);
+}
+
+/* Has somebody look at the outbox and at room in the inbox now: this thread, or the one that holds core once it lets go. */
+static inline void messaging__kick(messaging__handle *handle) {
+  MESSAGING__SWAP(&handle->work, 1u);
+  while (MESSAGING__LOAD(&handle->work) && pthread_mutex_trylock(&handle->core) == 0) {
+    MESSAGING__SWAP(&handle->work, 0u);
+    messaging__pump(handle, messaging__now_ms(), 0);
+    pthread_mutex_unlock(&handle->core);
+  }
+}
+
+static inline void messaging__unlock(messaging__handle *handle) {
+  pthread_mutex_unlock(&handle->core);
+  if (__atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) messaging__kick(handle);
+}
+
+/* Reads one question: version, request, domain, address, identity, mechanism, key. True: that key may come. */
+static inline bool messaging__read_question(messaging__handle *handle, char *request, size_t *request_size) {
+  bool allowed = false;
+  *request_size = 0;
+  for (int part = 0;; part++) {
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    if (zmq_msg_recv(&message, handle->gate_keeper, ZMQ_DONTWAIT) < 0) {
+      zmq_msg_close(&message);
+      return false;
+    }
+    size_t size = zmq_msg_size(&message);
+    if (part == 1 && size <= 255) memcpy(request, zmq_msg_data(&message), *request_size = size);
+    if (part == 6) allowed = size == sizeof handle->allowed && memcmp(zmq_msg_data(&message), handle->allowed, size) == 0;
+    bool more = zmq_msg_more(&message) != 0;
+    zmq_msg_close(&message);
+    if (!more) return allowed;
+  }
+}
+
+/* Answers every question that waits. */
+static inline void messaging__keep_gate(messaging__handle *handle) {
+  int events = 0;
+  size_t size = sizeof events;
+  while (zmq_getsockopt(handle->gate_keeper, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN)) {
+    char request[255];
+    size_t request_size;
+    bool allowed = messaging__read_question(handle, request, &request_size);
+    zmq_send(handle->gate_keeper, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(handle->gate_keeper, request, request_size, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(handle->gate_keeper, allowed ? "200" : "400", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(handle->gate_keeper, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(handle->gate_keeper, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(handle->gate_keeper, "", 0, ZMQ_DONTWAIT);
+    if (allowed) continue;
+    messaging_error error = {MESSAGING_EAUTH, 0, 0, 0, 0, "a connection without the right key was refused"};
+    handle->im.stats.refused++;
+    messaging__shell_report(handle, &error);
+  }
+}
+
+/* ---- Shell: the background thread ---- */
+
+/* Hands errors to the application, with no lock held. */
+static inline void messaging__dispatch(messaging__handle *handle) {
+  while (MESSAGING__LOAD(&handle->reports_count)) {
+    messaging__reported entry;
+    pthread_mutex_lock(&handle->reports_lock);
+    entry = *(messaging__reported *)messaging__ring_at(&handle->reports, 0);
+    messaging__ring_pop(&handle->reports);
+    MESSAGING__STORE(&handle->reports_count, (uint32_t)handle->reports.count);
+    pthread_mutex_unlock(&handle->reports_lock);
+    entry.error.detail = entry.detail;
+    handle->on_error(&entry.error, handle->user);
+  }
+}
+
+/* A worker's supervisor has died. What it had sent is taken first, a goodbye perhaps. */
+static inline void messaging__peer_died(messaging__handle *handle) {
+  messaging__epoll(handle, EPOLL_CTL_DEL, handle->peer_fd, 0, 0, 0);
+  while (messaging__take_frames(handle, messaging__now_ms())) {}
+  messaging__worker_end(&handle->worker, MESSAGING_ELOST, "the supervisor died");
+}
+
+static inline void messaging__child_died(messaging__handle *handle, pid_t id) {
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&handle->im.by_id, messaging__id_key(id));
+  if (peer && peer->watch >= 0 && messaging__shell_died(handle, peer->watch)) messaging__im_dead(&handle->im, peer);
+}
+
+static inline void messaging__take_event(messaging__handle *handle, uint64_t event) {
+  switch (event >> 32) {
+    case MESSAGING__EVENT_OUT: handle->out_woken = true; break;
+    case MESSAGING__EVENT_WAKE: messaging__drain(handle->wake_fd); break;
+    case MESSAGING__EVENT_TIMER:
+      messaging__drain(handle->timer_fd);
+      handle->armed_ms = MESSAGING__NEVER;
+      break;
+    case MESSAGING__EVENT_PEER: messaging__peer_died(handle); break;
+    case MESSAGING__EVENT_GATE: messaging__keep_gate(handle); break;
+    case MESSAGING__EVENT_CHILD: messaging__child_died(handle, (pid_t)(uint32_t)event); break;
+    default: break;
+  }
+}
+
+static inline void *messaging__main(void *argument) {
+  messaging__handle *handle = (messaging__handle *)argument;
+  struct epoll_event events[16];
+  int count = 0;
+  for (;;) {
+    messaging__lock(handle);
+    MESSAGING__SWAP(&handle->work, 0u);
+    for (int i = 0; i < count; i++) messaging__take_event(handle, events[i].data.u64);
+    bool stop = handle->stop;
+    bool more = messaging__step(handle, 0);
+    pthread_mutex_unlock(&handle->core);
+    messaging__dispatch(handle);
+    count = 0;
+    if (stop) return NULL;
+    if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
+    count = epoll_wait(handle->epoll_fd, events, (int)(sizeof events / sizeof events[0]), -1);
+    if (count < 0) count = 0; /* EINTR alone */
+    MESSAGING__ADD(&handle->wakeups, (uint64_t)1);
+  }
+}
+
+/* Starts the thread, which takes none of the application's signals. */
+static inline messaging_status messaging__start(messaging__handle *handle) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  /* Held so that the thread does not run before it is known by its id. */
+  messaging__lock(handle);
+  bool done = pthread_create(&handle->thread, NULL, messaging__main, handle) == 0;
+  handle->threaded = done;
+  MESSAGING__STORE(&handle->started, done ? 1u : 0u);
+  messaging__unlock(handle);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return done ? MESSAGING_OK : MESSAGING_ESYS;
+}
+
+/* ---- Shell: making and releasing a handle ---- */
+
+/* What an option is when it is given as 0. */
+static inline size_t messaging__or(size_t given, size_t otherwise) { return given ? given : otherwise; }
+
+/* A queue's limit: at least twice the message's. Given too small, it is a mistake if both were given, else it is raised. */
+static inline bool messaging__queue_max(size_t *bytes_max, size_t otherwise, size_t message_bytes_max, bool message_given) {
+  if (*bytes_max && *bytes_max / 2 < message_bytes_max && message_given) return false;
+  *bytes_max = messaging__or(*bytes_max, otherwise);
+  if (*bytes_max / 2 < message_bytes_max) *bytes_max = message_bytes_max * 2;
+  return true;
+}
+
+static inline messaging_status messaging__fill_options(const messaging_options *given, messaging_options *options) {
+  memset(options, 0, sizeof *options);
+  if (given) *options = *given;
+  bool message_given = options->message_bytes_max != 0;
+  options->heartbeat_ms = (uint32_t)messaging__or(options->heartbeat_ms, 1000);
+  options->silence_ms = (uint32_t)messaging__or(options->silence_ms, 60000);
+  options->exit_timeout_ms = (uint32_t)messaging__or(options->exit_timeout_ms, 5000);
+  options->message_bytes_max = messaging__or(options->message_bytes_max, (size_t)16 << 20);
+  bool fine = options->heartbeat_ms >= 10 && options->heartbeat_ms <= 60000 && options->silence_ms / 3 >= options->heartbeat_ms &&
+              options->message_bytes_max <= (size_t)1 << 30 && options->id <= 0;
+  fine = fine && messaging__queue_max(&options->outbox_bytes_max, (size_t)64 << 20, options->message_bytes_max, message_given);
+  fine = fine && messaging__queue_max(&options->inbox_bytes_max, (size_t)64 << 20, options->message_bytes_max, message_given);
+  fine = fine && messaging__queue_max(&options->history_bytes_max, (size_t)256 << 20, options->message_bytes_max, message_given);
+  return fine ? MESSAGING_OK : MESSAGING_EINVAL;
+}
+
+/* Whether so many more descriptors fit; raises the soft limit to the hard one first. libzmq aborts where they do not. */
+static inline bool messaging__descriptors_fit(size_t wanted) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return true;
+  if (limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  size_t used = 0;
+  DIR *folder = opendir("/proc/self/fd");
+  if (!folder) return errno != EMFILE && errno != ENFILE;
+  while (readdir(folder)) used++;
+  closedir(folder);
+  return limit.rlim_cur == RLIM_INFINITY || used + wanted <= limit.rlim_cur;
+}
+
+static inline void messaging__handle_free(messaging__handle *handle);
+
+/* The word that a forked child finds zero. */
+static inline void messaging__mark_process(messaging__handle *handle) {
+  handle->owner = getpid();
+  void *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MESSAGING__MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return;
+  if (madvise(page, (size_t)sysconf(_SC_PAGESIZE), MESSAGING__MADV_WIPEONFORK) != 0) {
+    munmap(page, (size_t)sysconf(_SC_PAGESIZE));
+    return;
+  }
+  handle->page = (volatile uint32_t *)page;
+  *handle->page = 1;
+}
+
+static inline messaging__handle *messaging__handle_new(const messaging_options *options, bool is_im) {
+  messaging__handle *handle = (messaging__handle *)MESSAGING_MALLOC(sizeof *handle);
+  if (!handle) return NULL;
+  memset(handle, 0, sizeof *handle);
+  handle->is_im = is_im;
+  handle->options = *options;
+  handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->peer_fd = -1;
+  handle->armed_ms = MESSAGING__NEVER;
+  messaging__ring_init(&handle->reports, sizeof(messaging__reported));
+  bool outbox = messaging__outbox_init(&handle->outbox, options->outbox_bytes_max, options->message_bytes_max);
+  bool inbox = messaging__inbox_init(&handle->inbox, options->inbox_bytes_max);
+  bool locks = pthread_mutex_init(&handle->gate, NULL) == 0 && pthread_mutex_init(&handle->core, NULL) == 0 &&
+               pthread_mutex_init(&handle->reports_lock, NULL) == 0 && messaging__cond_init(&handle->progress);
+  if (outbox && inbox && locks && messaging__ring_reserve(&handle->reports)) {
+    messaging__mark_process(handle);
+    return handle;
+  }
+  /* On Linux the initialisers above fail for want of memory alone, and hold nothing then. */
+  if (outbox) messaging__outbox_free(&handle->outbox);
+  if (inbox) messaging__inbox_free(&handle->inbox);
+  MESSAGING_FREE(handle);
+  return NULL;
+}
+
+/* Sockets, descriptors and the epoll set. */
+static inline messaging_status messaging__open(messaging__handle *handle, int in_type, int out_type) {
+  if (!messaging__descriptors_fit(24)) return MESSAGING_ESYS;
+  handle->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+  handle->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  handle->inbox.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  handle->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  handle->context = zmq_ctx_new();
+  if (handle->epoll_fd < 0 || handle->wake_fd < 0 || handle->inbox.event_fd < 0 || handle->timer_fd < 0 || !handle->context) return MESSAGING_ESYS;
+  zmq_ctx_set(handle->context, ZMQ_MAX_SOCKETS, 8);
+  handle->in = zmq_socket(handle->context, in_type);
+  handle->out = zmq_socket(handle->context, out_type);
+  if (!handle->in || !handle->out) return MESSAGING_ESYS;
+  int linger = 0, hwm = MESSAGING__FRAMES_HWM, handshake = MESSAGING__HANDSHAKE_MS, yes = 1, reconnect = 50, reconnect_max = 1000;
+  int64_t frame_max = (int64_t)handle->options.message_bytes_max + MESSAGING__FRAME_SLACK;
+  void *sockets[] = {handle->in, handle->out};
+  for (int i = 0; i < 2; i++) {
+    zmq_setsockopt(sockets[i], ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(sockets[i], ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(sockets[i], ZMQ_RCVHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(sockets[i], ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
+    zmq_setsockopt(sockets[i], ZMQ_HANDSHAKE_IVL, &handshake, sizeof handshake);
+    zmq_setsockopt(sockets[i], ZMQ_RECONNECT_IVL, &reconnect, sizeof reconnect);
+    zmq_setsockopt(sockets[i], ZMQ_RECONNECT_IVL_MAX, &reconnect_max, sizeof reconnect_max);
+  }
+  zmq_setsockopt(handle->out, handle->is_im ? ZMQ_XPUB_VERBOSE : ZMQ_IMMEDIATE, &yes, sizeof yes);
+  size_t size = sizeof(int);
+  if (zmq_getsockopt(handle->in, ZMQ_FD, &handle->in_fd, &size) != 0 || zmq_getsockopt(handle->out, ZMQ_FD, &handle->out_fd, &size) != 0)
+    return MESSAGING_ESYS;
+  bool added = messaging__epoll(handle, EPOLL_CTL_ADD, handle->in_fd, EPOLLIN, MESSAGING__EVENT_IN, 0) &&
+               messaging__epoll(handle, EPOLL_CTL_ADD, handle->out_fd, EPOLLIN, MESSAGING__EVENT_OUT, 0) &&
+               messaging__epoll(handle, EPOLL_CTL_ADD, handle->wake_fd, EPOLLIN, MESSAGING__EVENT_WAKE, 0) &&
+               messaging__epoll(handle, EPOLL_CTL_ADD, handle->timer_fd, EPOLLIN, MESSAGING__EVENT_TIMER, 0);
+  return added ? MESSAGING_OK : MESSAGING_ESYS;
+}
+
+static inline void messaging__close_fd(int fd) {
+  if (fd >= 0) close(fd);
+}
+
+static inline void messaging__arena_free(messaging__arena *arena);
+
+static inline void messaging__handle_free(messaging__handle *handle) {
+  if (handle->in) zmq_close(handle->in);
+  if (handle->out) zmq_close(handle->out);
+  if (handle->gate_keeper) zmq_close(handle->gate_keeper);
+  if (handle->context)
+    while (zmq_ctx_term(handle->context) != 0 && errno == EINTR) {}
+  if (handle->is_im) messaging__im_free(&handle->im);
+  else messaging__worker_free(&handle->worker);
+  messaging__arena_free(handle->spare);
+  messaging__arena_free(handle->inbox.retry);
+  messaging__close_fd(handle->peer_fd);
+  messaging__close_fd(handle->epoll_fd);
+  messaging__close_fd(handle->wake_fd);
+  messaging__close_fd(handle->inbox.event_fd);
+  messaging__close_fd(handle->timer_fd);
+  if (handle->folder[0]) {
+    char path[MESSAGING_ADDRESS_SIZE + 8];
+    snprintf(path, sizeof path, "%s/pub", handle->folder);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/pull", handle->folder);
+    unlink(path);
+    rmdir(handle->folder);
+  }
+  messaging__outbox_free(&handle->outbox);
+  messaging__inbox_free(&handle->inbox);
+  messaging__ring_free(&handle->reports);
+  pthread_mutex_destroy(&handle->reports_lock);
+  pthread_cond_destroy(&handle->progress);
+  pthread_mutex_destroy(&handle->core);
+  pthread_mutex_destroy(&handle->gate);
+  if (handle->page) munmap((void *)(uintptr_t)handle->page, (size_t)sysconf(_SC_PAGESIZE));
+  MESSAGING_FREE(handle);
+}
+
+static inline messaging__port messaging__shell_port(messaging__handle *handle) {
+  messaging__port port = {handle, messaging__shell_send, messaging__shell_report, messaging__shell_watch, messaging__shell_unwatch,
+                          messaging__shell_died};
+  return port;
+}
+
+/* ---- Shell: addresses ---- */
+
+/* Makes the private folder, whose name tells the supervisor's pid, and binds both sockets in it. */
+static inline messaging_status messaging__bind_ipc(messaging__handle *handle, const char *where, messaging_addresses *addresses) {
+  const char *base = where ? where : getenv("TMPDIR");
+  struct sockaddr_un limits;
+  for (int attempt = 0; attempt < 2; attempt++, base = "/tmp") {
+    if (!base || base[0] != '/') {
+      if (where) return MESSAGING_EINVAL;
+      continue;
+    }
+    int size = snprintf(handle->folder, sizeof handle->folder, "%s/messaging-%ld-XXXXXX", base, (long)getpid());
+    bool made = size > 0 && (size_t)size + sizeof "/pull" <= sizeof limits.sun_path && mkdtemp(handle->folder) != NULL;
+    if (made) break;
+    handle->folder[0] = 0;
+    if (where || attempt == 1) return MESSAGING_EBIND;
+  }
+  if (!handle->folder[0]) return MESSAGING_EBIND;
+  snprintf(addresses->pub, sizeof addresses->pub, "ipc://%.120s/pub", handle->folder);
+  snprintf(addresses->pull, sizeof addresses->pull, "ipc://%.120s/pull", handle->folder);
+  bool bound = zmq_bind(handle->out, addresses->pub) == 0 && zmq_bind(handle->in, addresses->pull) == 0;
+  return bound ? MESSAGING_OK : MESSAGING_EBIND;
+}
+
+/* Binds host:port and host:port+1, or two ports that the system picks. Other hosts must be able to use the addresses, so that a wildcard
+ * for the host is refused. */
+static inline messaging_status messaging__bind_tcp(messaging__handle *handle, const char *address, messaging_addresses *addresses) {
+  const char *host = address + strlen("tcp://"), *colon = strrchr(address, ':');
+  size_t host_size = colon > host ? (size_t)(colon - host) : 0;
+  bool wildcard = (host_size == 1 && host[0] == '*') || (host_size == 7 && memcmp(host, "0.0.0.0", 7) == 0) ||
+                  (host_size == 4 && memcmp(host, "[::]", 4) == 0);
+  if (host_size == 0 || wildcard || strlen(address) >= MESSAGING_ADDRESS_SIZE - 8) return MESSAGING_EINVAL;
+  int ipv6 = host[0] == '[';
+  zmq_setsockopt(handle->in, ZMQ_IPV6, &ipv6, sizeof ipv6);
+  zmq_setsockopt(handle->out, ZMQ_IPV6, &ipv6, sizeof ipv6);
+  char second[MESSAGING_ADDRESS_SIZE];
+  snprintf(second, sizeof second, "%s", address);
+  if (strcmp(colon + 1, "*") != 0) {
+    char *end;
+    unsigned long port = strtoul(colon + 1, &end, 10);
+    if (end == colon + 1 || *end || port == 0 || port >= 65535) return MESSAGING_EINVAL;
+    snprintf(second, sizeof second, "%.*s:%lu", (int)(colon - address), address, port + 1);
+  }
+  if (zmq_bind(handle->out, address) != 0 || zmq_bind(handle->in, second) != 0) return MESSAGING_EBIND;
+  size_t pub_size = sizeof addresses->pub, pull_size = sizeof addresses->pull;
+  bool told = zmq_getsockopt(handle->out, ZMQ_LAST_ENDPOINT, addresses->pub, &pub_size) == 0 &&
+              zmq_getsockopt(handle->in, ZMQ_LAST_ENDPOINT, addresses->pull, &pull_size) == 0;
+  return told ? MESSAGING_OK : MESSAGING_EBIND;
+}
+
+/* The path of an ipc address; NULL: it is of another transport. */
+static inline const char *messaging__ipc_path(const char *address) {
+  return strncmp(address, "ipc://", 6) == 0 ? address + 6 : NULL;
+}
+
+/* Whether a descriptor is a unix socket bound to one of two paths. */
+static inline bool messaging__bound_to(int fd, const char *pub, const char *pull) {
+  struct sockaddr_un name;
+  socklen_t size = sizeof name;
+  memset(&name, 0, sizeof name);
+  if (getsockname(fd, (struct sockaddr *)&name, &size) != 0 || name.sun_family != AF_UNIX) return false;
+  name.sun_path[sizeof name.sun_path - 1] = 0;
+  return strcmp(name.sun_path, pub) == 0 || strcmp(name.sun_path, pull) == 0;
+}
+
+/* Calls for every open descriptor that is one end of the supervisor's. */
+typedef bool messaging__fd_fn(int fd);
+
+static inline bool messaging__each_bound(const char *pub, const char *pull, messaging__fd_fn *call) {
+  DIR *folder = opendir("/proc/self/fd");
+  bool any = false;
+  if (!folder) return false;
+  for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+    int fd = atoi(entry->d_name);
+    if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || fd == dirfd(folder)) continue;
+    if (messaging__bound_to(fd, pub, pull) && call(fd)) any = true;
+  }
+  closedir(folder);
+  return any;
+}
+
+/* Whether a listening socket was made by another process: then this one is its child. */
+static inline bool messaging__is_foreign_listener(int fd) {
+  int listening = 0;
+  messaging__credentials creator = {0, 0, 0};
+  socklen_t size = sizeof listening, creator_size = sizeof creator;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening) return false;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &creator, &creator_size) == 0 && creator.pid != getpid();
+}
+
+static inline bool messaging__close_bound(int fd) { return close(fd) == 0; }
+
+/* A child forked while peers are connected holds their connections open: nobody would see their end when the supervisor dies. */
+static inline void messaging__close_inherited(const char *pub, const char *pull) {
+  if (messaging__each_bound(pub, pull, messaging__is_foreign_listener)) messaging__each_bound(pub, pull, messaging__close_bound);
+}
+
+/* Whether somebody listens on a path. */
+static inline bool messaging__listens(const char *path) {
+  struct sockaddr_un name;
+  memset(&name, 0, sizeof name);
+  name.sun_family = AF_UNIX;
+  if (strlen(path) >= sizeof name.sun_path) return false;
+  memcpy(name.sun_path, path, strlen(path));
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return true;
+  bool listens = connect(fd, (struct sockaddr *)&name, sizeof name) == 0 || errno == EAGAIN;
+  close(fd);
+  return listens;
+}
+
+/* Watches the supervisor whose pid the folder's name tells. One that does not exist is dead, unless somebody listens all the same: then
+ * it lives in another pid namespace, and its silence has to tell. */
+static inline void messaging__watch_supervisor(messaging__handle *handle, const char *pub_path) {
+  const char *name = strstr(pub_path, "/messaging-");
+  long pid = name ? strtol(name + strlen("/messaging-"), NULL, 10) : 0;
+  if (pid <= 0) return;
+  handle->worker.supervisor.id = (pid_t)pid;
+  handle->peer_fd = pidfd_open((pid_t)pid, 0);
+  bool dead = handle->peer_fd < 0 && errno == ESRCH && !messaging__listens(pub_path);
+  if (handle->peer_fd >= 0) {
+    handle->worker.watched = messaging__epoll(handle, EPOLL_CTL_ADD, handle->peer_fd, EPOLLIN, MESSAGING__EVENT_PEER, 0);
+  } else if (dead) {
+    messaging__worker_end(&handle->worker, MESSAGING_ELOST, "the supervisor died");
+  }
+}
+
+/* ==== Keys ============================================================================================================
+ *
+ * On tcp, libzmq's CURVE encrypts every connection and proves to each end who the other is. A secret is the supervisor's secret key
+ * and its workers' public key, a credential the supervisor's public key and the workers' secret key: 40 characters (Z85) each.
+ * The supervisor answers libzmq's questions who may come (ZAP, ZeroMQ RFC 27) in its background thread.
+ */
+
+enum { MESSAGING__HALF_KEY = 40 };
+
+static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZE], char credential[MESSAGING_KEY_SIZE]) {
+  char server_public[41], server_secret[41], client_public[41], client_secret[41];
+  if (!secret || !credential) return MESSAGING_EINVAL;
+  if (zmq_curve_keypair(server_public, server_secret) != 0 || zmq_curve_keypair(client_public, client_secret) != 0) return MESSAGING_ESYS;
+  snprintf(secret, MESSAGING_KEY_SIZE, "%.40s%.40s", server_secret, client_public);
+  snprintf(credential, MESSAGING_KEY_SIZE, "%.40s%.40s", server_public, client_secret);
+  return MESSAGING_OK;
+}
+
+/* Reads a key string from where the option says, and splits it. */
+static inline bool messaging__read_key(const char *given, char first[MESSAGING__HALF_KEY + 1], char second[MESSAGING__HALF_KEY + 1]) {
+  char text[MESSAGING_KEY_SIZE + 1] = "";
+  if (strncmp(given, "file:", 5) == 0) {
+    FILE *file = fopen(given + 5, "re");
+    if (!file) return false;
+    size_t size = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    while (size && (text[size - 1] == '\n' || text[size - 1] == '\r')) size--;
+    text[size] = 0;
+  } else {
+    const char *value = strncmp(given, "env:", 4) == 0 ? getenv(given + 4) : given;
+    if (!value || strlen(value) >= sizeof text) return false;
+    memcpy(text, value, strlen(value) + 1);
+  }
+  if (strlen(text) != 2 * MESSAGING__HALF_KEY) return false;
+  memcpy(first, text, MESSAGING__HALF_KEY);
+  memcpy(second, text + MESSAGING__HALF_KEY, MESSAGING__HALF_KEY);
+  first[MESSAGING__HALF_KEY] = second[MESSAGING__HALF_KEY] = 0;
+  return true;
+}
+
+/* Makes both sockets servers, and opens the socket on which libzmq asks who may come. */
+static inline messaging_status messaging__secure_im(messaging__handle *handle) {
+  if (!handle->options.secret) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
+  char server_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
+  int yes = 1;
+  if (!messaging__read_key(handle->options.secret, server_secret, client_public) || !zmq_z85_decode(handle->allowed, client_public))
+    return MESSAGING_EAUTH;
+  void *sockets[] = {handle->in, handle->out};
+  for (int i = 0; i < 2; i++)
+    if (zmq_setsockopt(sockets[i], ZMQ_CURVE_SERVER, &yes, sizeof yes) != 0 ||
+        zmq_setsockopt(sockets[i], ZMQ_CURVE_SECRETKEY, server_secret, sizeof server_secret) != 0 ||
+        zmq_setsockopt(sockets[i], ZMQ_ZAP_DOMAIN, "messaging", 9) != 0)
+      return MESSAGING_ESYS;
+  int fd;
+  size_t size = sizeof fd;
+  handle->gate_keeper = zmq_socket(handle->context, ZMQ_REP);
+  bool open = handle->gate_keeper && zmq_bind(handle->gate_keeper, "inproc://zeromq.zap.01") == 0 &&
+              zmq_getsockopt(handle->gate_keeper, ZMQ_FD, &fd, &size) == 0 &&
+              messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_GATE, 0);
+  return open ? MESSAGING_OK : MESSAGING_ESYS;
+}
+
+static inline messaging_status messaging__secure_worker(messaging__handle *handle) {
+  if (!handle->options.credential) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
+  char server_public[MESSAGING__HALF_KEY + 1], client_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
+  if (!messaging__read_key(handle->options.credential, server_public, client_secret)) return MESSAGING_EAUTH;
+  if (zmq_curve_public(client_public, client_secret) != 0) return MESSAGING_EAUTH;
+  void *sockets[] = {handle->in, handle->out};
+  for (int i = 0; i < 2; i++)
+    if (zmq_setsockopt(sockets[i], ZMQ_CURVE_SERVERKEY, server_public, sizeof server_public) != 0 ||
+        zmq_setsockopt(sockets[i], ZMQ_CURVE_PUBLICKEY, client_public, sizeof client_public) != 0 ||
+        zmq_setsockopt(sockets[i], ZMQ_CURVE_SECRETKEY, client_secret, sizeof client_secret) != 0)
+      return MESSAGING_EAUTH;
+  return MESSAGING_OK;
+}
+
+/* ==== Calls ===========================================================================================================
+ *
+ * What the stamped functions call, type-erased. Results that are typed pointers in the stamp are copied as bytes.
+ */
+
+/* How an instance encodes and decodes, and where its message struct keeps what. */
+typedef struct {
+  messaging__encode_fn *encode;
+  int (*decode)(const msgpack_object *object, msgpack_zone *zone, void *out);
+  size_t message_size, output_at, control_at, number_at, relay_at;
+} messaging__codec;
+
+enum { MESSAGING__EITHER, MESSAGING__IM_ONLY };
+
+/* What is wrong with calling a handle at all. */
+static inline messaging_status messaging__check(const messaging__handle *handle, int role) {
+  if (!handle) return MESSAGING_EINVAL;
+  if (messaging__inherited(handle)) return MESSAGING_EFORK;
+  if (role == MESSAGING__IM_ONLY && !handle->is_im) return MESSAGING_EROLE;
+  return MESSAGING_OK;
+}
+
+/* What is wrong with using it: not run, or ended. */
+static inline messaging_status messaging__check_running(const messaging__handle *handle, int role) {
+  messaging_status status = messaging__check(handle, role);
+  if (status != MESSAGING_OK) return status;
+  if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
+  return MESSAGING__LOAD(&handle->inbox.ended) ? handle->inbox.cause : MESSAGING_OK;
+}
+
+static inline messaging_status messaging__init_im(void *out, messaging_addresses *addresses, const messaging_options *given) {
+  messaging_options options;
+  messaging_addresses bound;
+  uint8_t session[16];
+  messaging__who self = {getpid(), MESSAGING_SUPERVISOR, 0};
+  if (!out || !addresses) return MESSAGING_EINVAL;
+  memset(out, 0, sizeof(void *));
+  messaging_status status = messaging__fill_options(given, &options);
+  if (status != MESSAGING_OK) return status;
+  memset(&bound, 0, sizeof bound);
+  if (!messaging__random(session, sizeof session) || !messaging__random(&self.nonce, sizeof self.nonce)) return MESSAGING_ESYS;
+  self.nonce |= 1; /* not zero */
+  const char *bind = options.bind ? options.bind : "ipc";
+  bool tcp = strncmp(bind, "tcp://", 6) == 0, ipc = strcmp(bind, "ipc") == 0 || strncmp(bind, "ipc://", 6) == 0;
+  if (!tcp && !ipc) return MESSAGING_EINVAL;
+  messaging__handle *handle = messaging__handle_new(&options, true);
+  if (!handle) return MESSAGING_ENOMEM;
+  messaging__port port = messaging__shell_port(handle);
+  messaging__im_init(&handle->im, &port, &handle->outbox, &handle->inbox, &self, session, &options);
+  status = messaging__open(handle, ZMQ_PULL, ZMQ_XPUB);
+  if (status == MESSAGING_OK && tcp) status = messaging__secure_im(handle);
+  if (status == MESSAGING_OK) status = tcp ? messaging__bind_tcp(handle, bind, &bound) : messaging__bind_ipc(handle, messaging__ipc_path(bind), &bound);
+  if (status != MESSAGING_OK) {
+    messaging__handle_free(handle);
+    return status;
+  }
+  *addresses = bound;
+  memcpy(out, &handle, sizeof handle);
+  return MESSAGING_OK;
+}
+
+/* Subscribes to the broadcast and to this worker's own topic, in this order, then connects. */
+static inline messaging_status messaging__connect(messaging__handle *handle, const char *pub, const char *pull) {
+  static const uint8_t broadcast[] = {0x96, 0xa1, 'B'};
+  uint8_t topic[MESSAGING__TOPIC_SIZE];
+  messaging__topic_of(topic, &handle->worker.self);
+  int ipv6 = strchr(pub, '[') != NULL;
+  zmq_setsockopt(handle->in, ZMQ_IPV6, &ipv6, sizeof ipv6);
+  zmq_setsockopt(handle->out, ZMQ_IPV6, &ipv6, sizeof ipv6);
+  bool connected = zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, broadcast, sizeof broadcast) == 0 &&
+                   zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, topic, sizeof topic) == 0 && zmq_connect(handle->in, pub) == 0 &&
+                   zmq_connect(handle->out, pull) == 0;
+  return connected ? MESSAGING_OK : MESSAGING_ECONNECT;
+}
+
+static inline messaging_status messaging__init_worker(void *out, messaging_kind kind, const char *pub, const char *pull,
+                                                      const messaging_options *given) {
+  messaging_options options;
+  if (!out || !pub || !pull) return MESSAGING_EINVAL;
+  memset(out, 0, sizeof(void *));
+  messaging_status status = messaging__fill_options(given, &options);
+  if (status != MESSAGING_OK) return status;
+  if (kind == MESSAGING_SUPERVISOR) return MESSAGING_EKIND;
+  if (strlen(pub) >= MESSAGING_ADDRESS_SIZE || strlen(pull) >= MESSAGING_ADDRESS_SIZE) return MESSAGING_EINVAL;
+  messaging__who self = {options.id ? options.id : getpid(), kind, 0};
+  if (!messaging__random(&self.nonce, sizeof self.nonce)) return MESSAGING_ESYS;
+  self.nonce |= 1; /* not zero */
+  const char *pub_path = messaging__ipc_path(pub), *pull_path = messaging__ipc_path(pull);
+  if (pub_path && pull_path) messaging__close_inherited(pub_path, pull_path);
+  messaging__handle *handle = messaging__handle_new(&options, false);
+  if (!handle) return MESSAGING_ENOMEM;
+  messaging__port port = messaging__shell_port(handle);
+  messaging__worker_init(&handle->worker, &port, &handle->outbox, &handle->inbox, &self, &options, messaging__now_ms());
+  status = messaging__open(handle, ZMQ_SUB, ZMQ_PUSH);
+  if (status == MESSAGING_OK && strncmp(pub, "tcp://", 6) == 0) status = messaging__secure_worker(handle);
+  if (status == MESSAGING_OK) status = messaging__connect(handle, pub, pull);
+  if (status != MESSAGING_OK) {
+    messaging__handle_free(handle);
+    return status;
+  }
+  if (pub_path) messaging__watch_supervisor(handle, pub_path);
+  memcpy(out, &handle, sizeof handle);
+  return MESSAGING_OK;
+}
+
+/* A list in which no id stands twice, and none is 0. */
+static inline messaging_status messaging__check_children(const messaging_child *children, size_t count) {
+  messaging__map seen = {NULL, 0, 0};
+  messaging_status status = MESSAGING_OK;
+  if (count && !children) return MESSAGING_EINVAL;
+  if (count && !messaging__map_reserve(&seen, count)) return MESSAGING_ENOMEM;
+  for (size_t i = 0; i < count && status == MESSAGING_OK; i++) {
+    if (children[i].pid == 0 || messaging__map_get(&seen, messaging__id_key(children[i].pid))) status = MESSAGING_EINVAL;
+    else if (children[i].kind == MESSAGING_SUPERVISOR) status = MESSAGING_EKIND;
+    else messaging__map_put(&seen, messaging__id_key(children[i].pid), &seen);
+  }
+  messaging__map_free(&seen);
+  return status;
+}
+
+/* Two connections and a pidfd for each worker, and some to spare. */
+static inline messaging_status messaging__check_descriptors(messaging__handle *handle, size_t workers) {
+  size_t wanted = workers * 3 + 64;
+  if (messaging__descriptors_fit(wanted)) return MESSAGING_OK;
+  char detail[100];
+  snprintf(detail, sizeof detail, "%zu more descriptors are needed for %zu workers: raise the limit (ulimit -n)", wanted, workers);
+  messaging_error error = {MESSAGING_ESYS, 0, 0, 0, 0, detail};
+  messaging__shell_report(handle, &error);
+  return MESSAGING_ESYS;
+}
+
+static inline messaging_status messaging__run_im(messaging__handle *handle, const messaging_child *children, size_t count,
+                                                 messaging_error_fn *on_error, void *user) {
+  messaging_status status = messaging__check(handle, MESSAGING__IM_ONLY);
+  if (status == MESSAGING_OK && handle->started) status = MESSAGING_EINVAL;
+  if (status == MESSAGING_OK) status = messaging__check_children(children, count);
+  if (status != MESSAGING_OK) return status;
+  handle->on_error = on_error;
+  handle->user = user;
+  status = messaging__check_descriptors(handle, count);
+  if (status == MESSAGING_OK) status = messaging__im_run(&handle->im, children, count, messaging__now_ms());
+  if (status == MESSAGING_OK) status = messaging__start(handle);
+  return status;
+}
+
+static inline messaging_status messaging__run_worker(messaging__handle *handle, messaging_error_fn *on_error, void *user) {
+  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
+  if (status == MESSAGING_OK && handle->is_im) status = MESSAGING_EROLE;
+  if (status == MESSAGING_OK && handle->started) status = MESSAGING_EINVAL;
+  if (status != MESSAGING_OK) return status;
+  handle->on_error = on_error;
+  handle->user = user;
+  return messaging__start(handle);
+}
+
+/* ---- Calls: sending ---- */
+
+/* After a message was queued: who brings it on its way. A supervisor that sends in a burst leaves it to the background thread, so that batches
+ * gather; a worker's batches gather while acknowledgements are on their way. */
+static inline void messaging__hurry_out(messaging__handle *handle) {
+  if (!handle->is_im) {
+    messaging__kick(handle);
+    return;
+  }
+  uint64_t now = messaging__now_us();
+  uint64_t before = MESSAGING__SWAP(&handle->direct_us, now);
+  if (now - before >= 200) {
+    messaging__kick(handle);
+  } else {
+    messaging__outbox_hold(&handle->outbox, MESSAGING__HOLDS_OPEN);
+    messaging__wake(handle);
+  }
+}
+
+static inline messaging_status messaging__send(messaging__handle *handle, uint8_t type, messaging__encode_fn *encode, const void *message) {
+  messaging__outbox *outbox = &handle->outbox;
+  bool urgent = false;
+  pthread_mutex_lock(&outbox->lock);
+  messaging_status status = messaging__outbox_put(outbox, type, encode, message, &urgent);
+  if (status == MESSAGING_EFULL && handle->options.send_timeout_ms && !messaging__on_background(handle)) {
+    uint64_t deadline = messaging__now_ms() + handle->options.send_timeout_ms;
+    outbox->blocked++;
+    while (status == MESSAGING_EFULL && messaging__now_ms() < deadline) {
+      messaging__cond_wait_until(&outbox->room, &outbox->lock, deadline);
+      status = messaging__outbox_put(outbox, type, encode, message, &urgent);
+    }
+    outbox->blocked--;
+  }
+  pthread_mutex_unlock(&outbox->lock);
+  if (status == MESSAGING_OK && urgent) messaging__hurry_out(handle);
+  if (status == MESSAGING_ENOTRUNNING && MESSAGING__LOAD(&handle->inbox.ended)) return handle->inbox.cause;
+  return status;
+}
+
+static inline messaging_status messaging__send_relay(messaging__handle *handle, const messaging__codec *codec, const void *message) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__EITHER);
+  if (status == MESSAGING_OK && !message) status = MESSAGING_EINVAL;
+  return status == MESSAGING_OK ? messaging__send(handle, MESSAGING__RELAY, codec->encode, message) : status;
+}
+
+static inline int messaging__encode_output(msgpack_packer *pk, const void *message) {
+  const messaging_output *output = (const messaging_output *)message;
+  size_t size = output->type == MESSAGING_PROGRESS ? 0 : output->text_size;
+  int fault = msgpack_pack_array(pk, 3) | msgpack_pack_uint8(pk, (uint8_t)output->type) | msgpack_pack_int64(pk, output->value) |
+              msgpack_pack_bin(pk, size);
+  return size ? fault | msgpack_pack_bin_body(pk, output->text, size) : fault;
+}
+
+static inline messaging_status messaging__send_output(messaging__handle *handle, const messaging_output *output) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__EITHER);
+  if (status != MESSAGING_OK) return status;
+  if (!output || (unsigned)output->type > MESSAGING_PROGRESS) return MESSAGING_EINVAL;
+  if (output->type != MESSAGING_PROGRESS && output->text_size && !output->text) return MESSAGING_EINVAL;
+  if (output->type != MESSAGING_PROGRESS && output->text_size > UINT32_MAX) return MESSAGING_ETOOBIG;
+  return messaging__send(handle, MESSAGING__OUTPUT, messaging__encode_output, output);
+}
+
+static inline messaging_status messaging__send_term(messaging__handle *handle) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__EITHER);
+  if (status != MESSAGING_OK) return status;
+  uint64_t now = messaging__now_ms();
+  messaging__lock(handle);
+  if (handle->is_im) messaging__im_term(&handle->im, &handle->im.self, now);
+  else messaging__worker_terminate(&handle->worker, now);
+  messaging__pump(handle, now, 0);
+  messaging__unlock(handle);
+  return MESSAGING_OK;
+}
+
+static inline messaging_status messaging__send_term_to(messaging__handle *handle, pid_t pid) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
+  if (status != MESSAGING_OK) return status;
+  uint64_t now = messaging__now_ms();
+  messaging__lock(handle);
+  status = messaging__im_term_to(&handle->im, pid, now);
+  messaging__pump(handle, now, 0);
+  messaging__unlock(handle);
+  return status;
+}
+
+/* ---- Calls: receiving ---- */
+
+/* What a batch lives in: the frames, the objects that point into them, the messages. Used again when it is freed. */
+struct messaging__arena {
+  messaging__handle *home;
+  msgpack_zone *zone;
+  messaging__ring items; /* of messaging__item */
+  messaging__item term;  /* kept while decoding has to be tried again */
+  bool has_term;
+  messaging__who term_by;
+  uint8_t *messages;
+  size_t capacity;
+};
+
+/* How the stamped batch looks from here. */
+typedef struct {
+  size_t count;
+  const void *messages;
+  void *arena;
+} messaging__batch_view;
+
+static inline void messaging__arena_clear(messaging__arena *arena) {
+  while (arena->items.count) {
+    messaging__buffer_drop(((messaging__item *)messaging__ring_at(&arena->items, 0))->frame.owner);
+    messaging__ring_pop(&arena->items);
+  }
+  arena->has_term = false;
+  if (arena->zone) msgpack_zone_clear(arena->zone);
+}
+
+static inline void messaging__arena_free(messaging__arena *arena) {
+  if (!arena) return;
+  messaging__arena_clear(arena);
+  messaging__ring_free(&arena->items);
+  if (arena->zone) msgpack_zone_free(arena->zone);
+  MESSAGING_FREE(arena->messages);
+  MESSAGING_FREE(arena);
+}
+
+static inline messaging__arena *messaging__arena_get(messaging__handle *handle) {
+  messaging__arena *arena = MESSAGING__SWAP(&handle->spare, (messaging__arena *)NULL);
+  if (arena) return arena;
+  arena = (messaging__arena *)MESSAGING_MALLOC(sizeof *arena);
+  if (!arena) return NULL;
+  memset(arena, 0, sizeof *arena);
+  arena->home = handle;
+  messaging__ring_init(&arena->items, sizeof(messaging__item));
+  arena->zone = msgpack_zone_new(4 * MSGPACK_ZONE_CHUNK_SIZE);
+  if (arena->zone && messaging__ring_grow(&arena->items, 64)) return arena;
+  messaging__arena_free(arena);
+  return NULL;
+}
+
+static inline messaging_status messaging__batch_free(void *out) {
+  messaging__batch_view view;
+  if (!out) return MESSAGING_EINVAL;
+  memcpy(&view, out, sizeof view);
+  memset(out, 0, sizeof view);
+  messaging__arena *arena = (messaging__arena *)view.arena;
+  if (!arena) return MESSAGING_OK;
+  if (messaging__inherited(arena->home)) return MESSAGING_EFORK;
+  messaging__arena_clear(arena);
+  messaging__arena_free(MESSAGING__SWAP(&arena->home->spare, arena));
+  return MESSAGING_OK;
+}
+
+/* Takes termination and frames from the queue, as many as make a good batch. Under the inbox's lock. */
+static inline bool messaging__collect(messaging__handle *handle, messaging__arena *arena) {
+  messaging__inbox *inbox = &handle->inbox;
+  size_t messages = 0, bytes = 0;
+  messaging__item item;
+  arena->has_term = inbox->term_due;
+  arena->term_by = inbox->term_by;
+  inbox->term_due = false;
+  while (messages < MESSAGING__RECV_MESSAGES && bytes < MESSAGING__RECV_BYTES) {
+    if (!messaging__ring_reserve(&arena->items)) return arena->items.count > 0 || arena->has_term;
+    if (!messaging__inbox_next(inbox, &item)) break;
+    messaging__ring_push(&arena->items, &item);
+    messages += item.batch.count;
+    bytes += item.frame.size;
+  }
+  return true;
+}
+
+static inline void messaging__skipped(messaging__handle *handle, const messaging__batch *batch, const char *detail) {
+  messaging_error error = {MESSAGING_EBADMSG, (pid_t)batch->id, batch->kind, 0, 0, detail};
+  MESSAGING__ADD(&handle->inbox.malformed, (uint64_t)1);
+  messaging__shell_report(handle, &error);
+}
+
+/* Decodes one relay message into its slot. OK, EBADMSG (skip it) or ENOMEM. */
+static inline messaging_status messaging__decode_relay(messaging__arena *arena, const messaging__codec *codec, const messaging__item *item,
+                                                       size_t *offset, uint32_t index, uint8_t *slot) {
+  const char *payload = (const char *)item->frame.data + MESSAGING__AT_PAYLOAD;
+  msgpack_object *object = (msgpack_object *)msgpack_zone_malloc(arena->zone, sizeof *object);
+  if (!object) return MESSAGING_ENOMEM;
+  int unpacked = msgpack_unpack(payload, item->batch.payload_size, offset, arena->zone, object);
+  if (unpacked != MSGPACK_UNPACK_SUCCESS && unpacked != MSGPACK_UNPACK_EXTRA_BYTES) return MESSAGING_ENOMEM; /* it was validated */
+  uint64_t number = item->batch.position + index;
+  memcpy(slot + codec->number_at, &number, sizeof number);
+  return codec->decode(object, arena->zone, slot + codec->relay_at) == 0 ? MESSAGING_OK : MESSAGING_EBADMSG;
+}
+
+/* Likewise one output message; its text stays in the frame. */
+static inline messaging_status messaging__decode_output(const messaging__codec *codec, const messaging__item *item, size_t *offset, uint8_t *slot) {
+  const uint8_t *payload = item->frame.data + MESSAGING__AT_PAYLOAD;
+  messaging__reader reader = {payload + *offset, payload + item->batch.payload_size, false};
+  messaging__reader behind = reader;
+  messaging_output output;
+  memset(&output, 0, sizeof output);
+  messaging__skip_object(&behind);
+  *offset = (size_t)(behind.at - payload);
+  bool fine = messaging__read_array(&reader) == 3;
+  output.type = (messaging_output_type)messaging__read_uint(&reader, MESSAGING_PROGRESS);
+  output.value = messaging__read_int(&reader);
+  output.text = (const char *)messaging__read_bytes(&reader, &output.text_size);
+  memcpy(slot + codec->output_at, &output, sizeof output);
+  return fine && !reader.bad && reader.at == behind.at ? MESSAGING_OK : MESSAGING_EBADMSG;
+}
+
+/* The fields that every message begins with. */
+typedef struct {
+  messaging_message_type type;
+  messaging_kind kind;
+  pid_t pid;
+} messaging__head;
+
+/* Decodes the messages of one frame. ENOMEM: nothing of the batch was given away, try again later. */
+static inline messaging_status messaging__decode_item(messaging__arena *arena, const messaging__codec *codec, const messaging__item *item, size_t *count) {
+  bool relay = item->batch.type == MESSAGING__RELAY;
+  messaging__head head = {relay ? MESSAGING_RELAY_MESSAGE : MESSAGING_OUTPUT_MESSAGE, item->batch.kind, (pid_t)item->batch.id};
+  size_t offset = 0;
+  for (uint32_t i = 0; i < item->batch.count; i++) {
+    uint8_t *slot = arena->messages + *count * codec->message_size;
+    memset(slot, 0, codec->message_size);
+    memcpy(slot, &head, sizeof head);
+    messaging_status status = relay ? messaging__decode_relay(arena, codec, item, &offset, i, slot) : messaging__decode_output(codec, item, &offset, slot);
+    if (status == MESSAGING_ENOMEM) return status;
+    if (status == MESSAGING_OK) ++*count;
+    else messaging__skipped(arena->home, &item->batch, "a message that does not decode was skipped");
+  }
+  return MESSAGING_OK;
+}
+
+/* Throws out frames whose payload is not what the header says, and makes room for the messages of the others. */
+static inline bool messaging__prepare_messages(messaging__arena *arena, const messaging__codec *codec) {
+  size_t count = arena->has_term ? 1 : 0;
+  for (size_t left = arena->items.count; left; left--) {
+    messaging__item item = *(messaging__item *)messaging__ring_at(&arena->items, 0);
+    messaging__ring_pop(&arena->items);
+    if (messaging__holds(item.frame.data + MESSAGING__AT_PAYLOAD, item.batch.payload_size, item.batch.count)) {
+      messaging__ring_push(&arena->items, &item);
+      count += item.batch.count;
+    } else {
+      messaging__skipped(arena->home, &item.batch, "a batch with a false count was skipped");
+      messaging__buffer_drop(item.frame.owner);
+    }
+  }
+  if (count > SIZE_MAX / codec->message_size) return false;
+  if (count * codec->message_size <= arena->capacity) return true;
+  uint8_t *messages = (uint8_t *)MESSAGING_REALLOC(arena->messages, count * codec->message_size);
+  if (!messages) return false;
+  arena->messages = messages;
+  arena->capacity = count * codec->message_size;
+  return true;
+}
+
+static inline messaging_status messaging__decode(messaging__arena *arena, const messaging__codec *codec, messaging__batch_view *view) {
+  size_t count = 0;
+  if (!messaging__prepare_messages(arena, codec)) return MESSAGING_ENOMEM;
+  if (arena->has_term) {
+    messaging__head head = {MESSAGING_CONTROL_MESSAGE, arena->term_by.kind, arena->term_by.id};
+    messaging_control control = {MESSAGING_TERMINATE, 0};
+    memset(arena->messages, 0, codec->message_size);
+    memcpy(arena->messages, &head, sizeof head);
+    memcpy(arena->messages + codec->control_at, &control, sizeof control);
+    count = 1;
+  }
+  for (size_t i = 0; i < arena->items.count; i++) {
+    messaging_status status = messaging__decode_item(arena, codec, (const messaging__item *)messaging__ring_at(&arena->items, i), &count);
+    if (status != MESSAGING_OK) {
+      msgpack_zone_clear(arena->zone);
+      return status;
+    }
+  }
+  view->count = count;
+  view->messages = arena->messages;
+  view->arena = arena;
+  return MESSAGING_OK;
+}
+
+/* Counts what was given to the application. */
+static inline void messaging__count_received(messaging__handle *handle, const messaging__codec *codec, const messaging__batch_view *view) {
+  uint64_t relays = 0, outputs = 0;
+  for (size_t i = 0; i < view->count; i++) {
+    messaging__head head;
+    memcpy(&head, (const uint8_t *)view->messages + i * codec->message_size, sizeof head);
+    if (head.type == MESSAGING_RELAY_MESSAGE) relays++;
+    else if (head.type == MESSAGING_OUTPUT_MESSAGE) outputs++;
+  }
+  MESSAGING__ADD(&handle->inbox.relays, relays);
+  MESSAGING__ADD(&handle->inbox.outputs, outputs);
+}
+
+static inline messaging_status messaging__recv(messaging__handle *handle, const messaging__codec *codec, void *out) {
+  messaging__batch_view view = {0, NULL, NULL};
+  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
+  if (out) memset(out, 0, sizeof view);
+  if (status != MESSAGING_OK || !out) return status != MESSAGING_OK ? status : MESSAGING_EINVAL;
+  if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
+  messaging__inbox *inbox = &handle->inbox;
+  if (!MESSAGING__LOAD(&inbox->readable)) return MESSAGING_OK;
+  messaging__arena *arena = inbox->retry;
+  if (!arena) {
+    arena = messaging__arena_get(handle);
+    if (!arena) return MESSAGING_ENOMEM;
+    pthread_mutex_lock(&inbox->lock);
+    bool collected = messaging__collect(handle, arena);
+    messaging__inbox_settle(inbox);
+    pthread_mutex_unlock(&inbox->lock);
+    if (!collected) {
+      messaging__arena_free(arena);
+      return MESSAGING_ENOMEM;
+    }
+  }
+  bool empty = arena->items.count == 0 && !arena->has_term;
+  status = empty ? MESSAGING_OK : messaging__decode(arena, codec, &view);
+  pthread_mutex_lock(&inbox->lock);
+  inbox->retry = status == MESSAGING_OK ? NULL : arena;
+  messaging__inbox_settle(inbox);
+  pthread_mutex_unlock(&inbox->lock);
+  messaging__notify(handle, 0);
+  if (MESSAGING__LOAD(&inbox->wanted)) {
+    MESSAGING__STORE(&inbox->wanted, false);
+    messaging__kick(handle);
+  }
+  if (status != MESSAGING_OK) return status;
+  if (view.count == 0) {
+    messaging__arena_clear(arena);
+    messaging__arena_free(MESSAGING__SWAP(&handle->spare, arena));
+    return empty && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
+  }
+  messaging__count_received(handle, codec, &view);
+  memcpy(out, &view, sizeof view);
+  return MESSAGING_OK;
+}
+
+/* ---- Calls: waiting ---- */
+
+/* Milliseconds until a deadline, as poll wants them. */
+static inline int messaging__remaining(uint64_t deadline) {
+  if (deadline == MESSAGING__NEVER) return -1;
+  uint64_t now = messaging__now_ms();
+  if (now >= deadline) return 0;
+  return deadline - now < 60000 ? (int)(deadline - now) : 60000;
+}
+
+static inline uint64_t messaging__deadline(int timeout_ms) {
+  return timeout_ms < 0 ? MESSAGING__NEVER : messaging__now_ms() + (uint64_t)timeout_ms;
+}
+
+/* Takes the reading of the socket over from the background thread, which sleeps on; or gives it back. Under core. */
+static inline void messaging__drive(messaging__handle *handle, bool here) {
+  handle->driven = here;
+  messaging__epoll(handle, EPOLL_CTL_MOD, handle->in_fd, here ? 0u : (uint32_t)EPOLLIN, MESSAGING__EVENT_IN, 0);
+}
+
+/* Waits as the one who reads the socket: what arrives is in the inbox without a change of threads. */
+static inline void messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
+  bool more = true;
+  struct pollfd entries[2] = {{handle->inbox.event_fd, POLLIN, 0}, {handle->in_fd, POLLIN, 0}};
+  for (;;) {
+    messaging__lock(handle);
+    more = messaging__step(handle, 1);
+    messaging__unlock(handle);
+    if (MESSAGING__LOAD(&handle->inbox.readable)) break;
+    if (more) continue;
+    int remaining = messaging__remaining(deadline);
+    if (remaining == 0) break;
+    poll(entries, 2, remaining);
+  }
+  messaging__lock(handle);
+  messaging__drive(handle, false);
+  messaging__unlock(handle);
+  /* Frames that were left in the socket have no edge to come any more. */
+  if (more) messaging__wake(handle);
+}
+
+static inline messaging_status messaging__wait(messaging__handle *handle, int timeout_ms) {
+  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
+  if (status != MESSAGING_OK) return status;
+  if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
+  if (timeout_ms < -1 || messaging__on_background(handle)) return MESSAGING_EINVAL;
+  messaging__inbox *inbox = &handle->inbox;
+  uint64_t deadline = messaging__deadline(timeout_ms);
+  if (!MESSAGING__LOAD(&inbox->readable) && timeout_ms != 0) {
+    pthread_mutex_lock(&inbox->lock);
+    inbox->watchers++;
+    pthread_mutex_unlock(&inbox->lock);
+    messaging__lock(handle);
+    bool driving = !handle->driven;
+    if (driving) messaging__drive(handle, true);
+    messaging__unlock(handle);
+    messaging__notify(handle, driving);
+    if (driving) messaging__wait_driving(handle, deadline);
+    for (int remaining = 1; !driving && !MESSAGING__LOAD(&inbox->readable) && remaining != 0;) {
+      struct pollfd entry = {inbox->event_fd, POLLIN, 0};
+      remaining = messaging__remaining(deadline);
+      poll(&entry, 1, remaining);
+    }
+    pthread_mutex_lock(&inbox->lock);
+    inbox->watchers--;
+    pthread_mutex_unlock(&inbox->lock);
+  }
+  if (!MESSAGING__LOAD(&inbox->readable)) return MESSAGING_ETIMEDOUT;
+  pthread_mutex_lock(&inbox->lock);
+  bool queued = inbox->items.count || inbox->cursor_batches || inbox->term_due || inbox->retry;
+  status = !queued && inbox->ended ? inbox->cause : MESSAGING_OK;
+  pthread_mutex_unlock(&inbox->lock);
+  return status;
+}
+
+static inline int messaging__fd(const messaging__handle *constant) {
+  messaging__handle *handle = (messaging__handle *)(uintptr_t)constant;
+  if (messaging__check(handle, MESSAGING__EITHER) != MESSAGING_OK) return -1;
+  pthread_mutex_lock(&handle->inbox.lock);
+  if (!handle->inbox.watched) handle->inbox.watchers++;
+  handle->inbox.watched = true;
+  pthread_mutex_unlock(&handle->inbox.lock);
+  messaging__notify(handle, 0);
+  return handle->inbox.event_fd;
+}
+
+static inline bool messaging__check_termination(const messaging__handle *handle) {
+  return handle && !messaging__inherited(handle) && MESSAGING__LOAD(&handle->started) && MESSAGING__LOAD(&handle->inbox.terminated);
+}
+
+/* Whether everything this process sent has arrived where it must; asks for it to be said soon. Under core. */
+static inline bool messaging__flushed(messaging__handle *handle) {
+  if (handle->is_im ? messaging__im_flushed(&handle->im) : messaging__worker_flushed(&handle->worker)) return true;
+  if (handle->is_im) messaging__im_hurry(&handle->im);
+  else messaging__worker_hurry(&handle->worker);
+  messaging__pump(handle, messaging__now_ms(), 0);
+  return false;
+}
+
+typedef bool messaging__condition(messaging__handle *handle);
+
+/* Waits until a condition holds, the handle ends, or the time is over. */
+static inline messaging_status messaging__await(messaging__handle *handle, messaging__condition *holds, uint64_t deadline) {
+  messaging__lock(handle);
+  handle->waiting++;
+  bool done;
+  while (!(done = holds(handle)) && !MESSAGING__LOAD(&handle->inbox.ended) && messaging__now_ms() < deadline)
+    messaging__cond_wait_until(&handle->progress, &handle->core, deadline);
+  handle->waiting--;
+  messaging__unlock(handle);
+  if (done) return MESSAGING_OK;
+  return MESSAGING__LOAD(&handle->inbox.ended) ? handle->inbox.cause : MESSAGING_ETIMEDOUT;
+}
+
+static inline messaging_status messaging__flush(messaging__handle *handle, int timeout_ms) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__EITHER);
+  if (status != MESSAGING_OK) return status;
+  if (timeout_ms < -1 || messaging__on_background(handle)) return MESSAGING_EINVAL;
+  return messaging__await(handle, messaging__flushed, messaging__deadline(timeout_ms));
+}
+
+/* ---- Calls: the list ---- */
+
+static inline messaging_status messaging__update(messaging__handle *handle, const messaging_child *children, size_t count) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
+  if (status == MESSAGING_OK) status = messaging__check_children(children, count);
+  if (status == MESSAGING_OK) status = messaging__check_descriptors(handle, count);
+  if (status != MESSAGING_OK) return status;
+  uint64_t now = messaging__now_ms();
+  messaging__lock(handle);
+  status = messaging__im_update(&handle->im, children, count, now);
+  messaging__pump(handle, now, 0);
+  messaging__unlock(handle);
+  return status;
+}
+
+static inline messaging_status messaging__add(messaging__handle *handle, messaging_child child) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
+  if (status == MESSAGING_OK) status = messaging__check_children(&child, 1);
+  if (status == MESSAGING_OK) status = messaging__check_descriptors(handle, 1);
+  if (status != MESSAGING_OK) return status;
+  uint64_t now = messaging__now_ms();
+  messaging__lock(handle);
+  status = messaging__im_add(&handle->im, child, now);
+  messaging__pump(handle, now, 0);
+  messaging__unlock(handle);
+  return status;
+}
+
+static inline messaging_status messaging__purge(messaging__handle *handle) {
+  messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
+  if (status != MESSAGING_OK) return status;
+  messaging__lock(handle);
+  messaging__im_purge(&handle->im);
+  messaging__pump(handle, messaging__now_ms(), 0);
+  messaging__unlock(handle);
+  return MESSAGING_OK;
+}
+
+/* ---- Calls: seen from outside ---- */
+
+static inline messaging_status messaging__get_stats(const messaging__handle *constant, messaging_stats *stats) {
+  messaging__handle *handle = (messaging__handle *)(uintptr_t)constant;
+  if (stats) memset(stats, 0, sizeof *stats);
+  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
+  if (status != MESSAGING_OK) return status;
+  if (!stats) return MESSAGING_EINVAL;
+  messaging__lock(handle);
+  *stats = *messaging__stats_of(handle);
+  pthread_mutex_lock(&handle->outbox.lock);
+  stats->relays_sent = handle->outbox.relays;
+  stats->outputs_sent = handle->outbox.outputs;
+  stats->outbox_bytes = handle->outbox.bytes;
+  stats->outbox_bytes_max = handle->outbox.bytes_max;
+  pthread_mutex_unlock(&handle->outbox.lock);
+  pthread_mutex_lock(&handle->inbox.lock);
+  stats->relays_received = handle->inbox.relays;
+  stats->outputs_received = handle->inbox.outputs;
+  stats->inbox_bytes = handle->inbox.bytes;
+  stats->inbox_bytes_max = handle->inbox.bytes_max;
+  stats->malformed += handle->inbox.malformed;
+  if (handle->is_im) {
+    stats->generation = handle->im.era.generation;
+    stats->next_number = handle->inbox.log.next;
+    stats->history_first = handle->inbox.log.first;
+    stats->history_bytes = handle->inbox.log.bytes;
+    stats->history_bytes_max = handle->inbox.log.bytes_max;
+    stats->acknowledged = messaging__im_needed(&handle->im);
+    stats->workers_listed = handle->im.live;
+    stats->workers_joined = handle->im.joined;
+  } else {
+    stats->next_number = handle->worker.next;
+  }
+  pthread_mutex_unlock(&handle->inbox.lock);
+  pthread_mutex_lock(&handle->reports_lock);
+  stats->errors_dropped = handle->reports_dropped;
+  pthread_mutex_unlock(&handle->reports_lock);
+  stats->wakeups = MESSAGING__LOAD(&handle->wakeups);
+  messaging__unlock(handle);
+  return MESSAGING_OK;
+}
+
+/* Prints bytes on one line: what is no printable ASCII as \xNN. */
+static inline int messaging__print_bytes(FILE *file, const char *bytes, size_t size) {
+  int printed = 0;
+  for (size_t i = 0; i < size; i++) {
+    unsigned char byte = (unsigned char)bytes[i];
+    int more = byte >= 0x20 && byte < 0x7f ? fprintf(file, "%c", byte) : fprintf(file, "\\x%02x", byte);
+    if (more < 0) return more;
+    printed += more;
+  }
+  return printed;
+}
+
+/* A relay message as msgpack shows it: encoded once more, unpacked, printed. */
+static inline int messaging__print_relay(FILE *file, const messaging__codec *codec, const void *message) {
+  msgpack_sbuffer packed;
+  msgpack_packer packer;
+  msgpack_unpacked unpacked;
+  int printed = -1;
+  char *text = NULL;
+  size_t size = 0;
+  msgpack_sbuffer_init(&packed);
+  msgpack_packer_init(&packer, &packed, msgpack_sbuffer_write);
+  msgpack_unpacked_init(&unpacked);
+  bool fine = codec->encode(&packer, message) == 0 && messaging__holds((const uint8_t *)packed.data, packed.size, 1) &&
+              msgpack_unpack_next(&unpacked, packed.data, packed.size, NULL) == MSGPACK_UNPACK_SUCCESS;
+  FILE *memory = fine ? open_memstream(&text, &size) : NULL;
+  if (memory) {
+    msgpack_object_print(memory, unpacked.data);
+    if (fclose(memory) == 0) printed = messaging__print_bytes(file, text, size);
+    free(text);
+  }
+  msgpack_unpacked_destroy(&unpacked);
+  msgpack_sbuffer_destroy(&packed);
+  return printed;
+}
+
+static inline int messaging__print_output(FILE *file, const messaging_output *output) {
+  static const char *const names[] = {"log", "stat", "progress"};
+  int head = (unsigned)output->type > MESSAGING_PROGRESS ? -1
+             : output->type == MESSAGING_STAT              ? fprintf(file, "%s ", names[output->type])
+                                                           : fprintf(file, "%s %lld ", names[output->type], (long long)output->value);
+  if (head < 0) return head;
+  int text = messaging__print_bytes(file, output->text, output->text_size);
+  return text < 0 ? text : head + text;
+}
+
+static inline int messaging__print(FILE *file, const messaging__codec *codec, const void *message) {
+  static const char *const controls[] = {"ready", "ping", "terminate", "resend"};
+  messaging__head head;
+  if (!file || !message) return -1;
+  const uint8_t *bytes = (const uint8_t *)message;
+  memcpy(&head, bytes, sizeof head);
+  int from = fprintf(file, "from %ld (kind %lu): ", (long)head.pid, (unsigned long)head.kind), rest = -1;
+  if (from < 0) return from;
+  if (head.type == MESSAGING_OUTPUT_MESSAGE) {
+    messaging_output output;
+    memcpy(&output, bytes + codec->output_at, sizeof output);
+    rest = messaging__print_output(file, &output);
+  } else if (head.type == MESSAGING_CONTROL_MESSAGE) {
+    messaging_control control;
+    memcpy(&control, bytes + codec->control_at, sizeof control);
+    if ((unsigned)control.type <= MESSAGING_RESEND) rest = fprintf(file, "control %s", controls[control.type]);
+  } else if (head.type == MESSAGING_RELAY_MESSAGE) {
+    uint64_t number;
+    memcpy(&number, bytes + codec->number_at, sizeof number);
+    int relay = fprintf(file, "relay %llu ", (unsigned long long)number);
+    rest = relay < 0 ? relay : messaging__print_relay(file, codec, bytes + codec->relay_at);
+    if (rest >= 0) rest += relay;
+  }
+  return rest < 0 ? rest : from + rest;
+}
+
+/* ---- Calls: leaving ---- */
+
+static inline bool messaging__parted(messaging__handle *handle) {
+  return handle->is_im ? messaging__im_parted(&handle->im) : handle->worker.left || handle->worker.state != MESSAGING__JOINED;
+}
+
+/* Tells the handler how much was not accepted. */
+static inline void messaging__report_rest(messaging__handle *handle, messaging_status status) {
+  char detail[120];
+  pthread_mutex_lock(&handle->outbox.lock);
+  size_t bytes = handle->outbox.bytes;
+  pthread_mutex_unlock(&handle->outbox.lock);
+  snprintf(detail, sizeof detail, "exit: %zu bytes of messages were not accepted", bytes);
+  messaging_error error = {status, 0, 0, 0, 0, handle->is_im ? "exit: not every worker has everything" : detail};
+  messaging__shell_report(handle, &error);
+}
+
+/* What exit says of a handle that had ended before: with a polite supervisor everything may well have been accepted. */
+static inline messaging_status messaging__ended_status(messaging__handle *handle) {
+  if (handle->is_im) return handle->inbox.cause;
+  if (handle->worker.bye_seen && messaging__worker_flushed(&handle->worker)) return MESSAGING_OK;
+  return handle->inbox.cause == MESSAGING_ENOTRUNNING ? MESSAGING_ELOST : handle->inbox.cause;
+}
+
+/* Flushes, then says goodbye. */
+static inline messaging_status messaging__depart(messaging__handle *handle) {
+  uint64_t now = messaging__now_ms(), deadline = now + handle->options.exit_timeout_ms;
+  messaging_status status = messaging__await(handle, messaging__flushed, deadline);
+  if (MESSAGING__LOAD(&handle->inbox.ended)) {
+    messaging__lock(handle);
+    status = messaging__ended_status(handle);
+    messaging__unlock(handle);
+  } else {
+    messaging__lock(handle);
+    now = messaging__now_ms();
+    if (handle->is_im) messaging__im_leave(&handle->im, now);
+    else if (handle->worker.state == MESSAGING__JOINED) messaging__worker_leave(&handle->worker, now);
+    messaging__pump(handle, now, 0);
+    messaging__unlock(handle);
+    messaging_status parted = messaging__await(handle, messaging__parted, now + MESSAGING__GOODBYE_MS);
+    (void)parted; /* a goodbye that nobody heard loses nothing */
+  }
+  if (status != MESSAGING_OK) messaging__report_rest(handle, status);
+  return status;
+}
+
+static inline messaging_status messaging__exit(void *out) {
+  messaging__handle *handle;
+  if (!out) return MESSAGING_EINVAL;
+  memcpy(&handle, out, sizeof handle);
+  if (!handle) return MESSAGING_OK;
+  if (!messaging__inherited(handle) && messaging__on_background(handle)) return MESSAGING_EINVAL;
+  memset(out, 0, sizeof handle);
+  if (messaging__inherited(handle)) return MESSAGING_EFORK;
+  messaging_status status = MESSAGING_OK;
+  if (handle->threaded) {
+    status = messaging__depart(handle);
+    messaging__lock(handle);
+    handle->stop = true;
+    messaging__unlock(handle);
+    messaging__wake(handle);
+    pthread_join(handle->thread, NULL);
+    handle->threaded = false;
+  }
+  int linger = handle->is_im ? MESSAGING__CLOSE_MS : 0;
+  zmq_setsockopt(handle->out, ZMQ_LINGER, &linger, sizeof linger);
+  messaging__handle_free(handle);
+  return status;
+}
+
+/* ---- Calls: without an instance ---- */
+
+static inline const char *messaging_strerror(messaging_status status) {
+  switch (status) {
+#define MESSAGING__STATUS_TEXT(name, text) \
+  case MESSAGING_##name: return text;
+    MESSAGING__STATUS_MAP(MESSAGING__STATUS_TEXT)
+#undef MESSAGING__STATUS_TEXT
+    case MESSAGING__STATUS_COUNT: break;
+  }
+  return "not a status";
+}
+
