@@ -1,4 +1,87 @@
-/* messaging_impl.h - the machine behind messaging.h */
+/*
+ * messaging_impl.h - the machine behind messaging.h
+ *
+ * The picture
+ *
+ *      application threads              background thread                 libzmq's thread
+ *      typed stamp           ->  outbox: open batch, sealed batches  ->  protocol  ->  XPUB (supervisor), PUSH (worker)
+ *                            <-  inbox: frames, decoded in recv      <-  core      <-  PULL (supervisor), SUB (worker)
+ *
+ * A worker's message is encoded into its outbox's open batch. The batch travels as one frame over PUSH to the supervisor's PULL. The
+ * supervisor takes each worker's batches in order, gives a relay batch the next numbers, writes the first of them into the frame where
+ * it lies, keeps the frame in its history, and publishes it over XPUB to all. Every worker delivers batches in the order of the numbers and
+ * asks for what is missing; the supervisor answers from the history on a topic that only this worker hears. The payload is encoded
+ * once, by the sender, and decoded once by each receiver, in recv, on the thread that asked for it.
+ *
+ * The threads
+ *
+ * Each handle has one background thread of its own, and a libzmq context with one I/O thread. The background thread takes a bounded
+ * step (some frames in, what is due and what can go out) and then sleeps in epoll on descriptors: of the two sockets, of a timer, of a
+ * wake-up, of a pidfd for each process to be watched. It never sleeps inside libzmq and nothing ever polls.
+ *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
+ *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
+ *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
+ *   - A thread in wait reads the socket itself and tells epoll not to wake the background thread for it (drive).
+ * An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
+ * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
+ *
+ * Who owns what
+ *
+ * Three locks, in this order: core (protocol and sockets), then the outbox's or the inbox's, each held for moments. gate stands before core
+ * and makes it fair. Everything hangs off the handle, and the handle belongs to the process that made it: its page is wiped in a
+ * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the
+ * history, the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into
+ * chunks, since a small frame as libzmq hands it over pins the 8 KB block that it was received in.
+ *
+ * The wire
+ *
+ * Documented at "Frames", for whoever writes a peer in another language.
+ *
+ * The protocol's invariants
+ *
+ *   1. A relay number is given once, by the supervisor, to a message that it has in its history; numbers of a generation have no gap.
+ *   2. A worker's batches are taken in the order of their numbers, each once: the next one or none. Identity is (nonce, number), never
+ *      content; the nonce is new with each incarnation of a worker, so a reused pid is not mistaken for its former owner.
+ *   3. A batch is acknowledged when the supervisor owns it: a relay batch by its own broadcast, which its sender hears like all others;
+ *      an output batch, once it is in the inbox, by a status. Until then the worker keeps it and will send it again.
+ *   4. A worker delivers number n only after n - 1 was delivered or was its own. It acknowledges what is in its inbox.
+ *   5. History below what somebody live on the list has acknowledged is never trimmed, unless that somebody is fenced and told.
+ *   6. Nothing depends on a frame arriving: what is not answered is said again, ever more seldom (hello, probe, ask, reminders, terminate,
+ *      goodbye), and each repetition is idempotent. Once everybody has everything, heartbeats alone are left.
+ *   7. Termination is a state of the generation, carried by every status and heartbeat, not a place in the order.
+ *   8. Frames of another session, generation or incarnation are counted and ignored.
+ *
+ * Why it is so
+ *
+ * - A pure core: a state machine without socket, thread and clock runs in a simulator that loses, doubles, delays and kills by a
+ *   seed, thousands of worlds a second. The shell around it only moves bytes.
+ * - Own acknowledgements: libzmq drops silently at a high-water mark (PUB) and loses what it accepted when a peer goes (PUSH), measured; no
+ *   option changes that without letting one stopped subscriber stop all others.
+ * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the echo of the first of
+ *   them takes it along. A lone message leaves at once, a burst leaves in frames of 48 KB, and no timer delays anything.
+ * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
+ *   which number on.
+ * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
+ *   (a window of 0), the supervisor (a credit of 0).
+ *
+ * Contents
+ *   Platform
+ *   Limits
+ *   Rings
+ *   Maps
+ *   Buffers
+ *   Cursor
+ *   Frames
+ *   Outbox
+ *   History
+ *   Inbox
+ *   Protocol
+ *   Worker
+ *   Supervisor
+ *   Shell
+ *   Keys
+ *   Calls
+ */
 #ifndef MESSAGING__IN_MESSAGING_H
 #error "include messaging.h, not messaging_impl.h"
 #endif
@@ -71,7 +154,9 @@ typedef struct {
   gid_t gid;
 } messaging__credentials;
 
-/* Limits that no option sets. The essay says where each comes from. */
+/* ==== Limits ====================================================================================================== */
+
+/* Bounds that no option sets, each where it was measured to be enough or is a bound on a peer. */
 enum {
   MESSAGING__SEAL_BYTES = 48 * 1024,        /* an open batch of this size is closed and goes out */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history, and of copies in a worker's inbox */
@@ -1396,6 +1481,7 @@ typedef struct {
   messaging__ring flights;   /* of messaging__flight, in order */
   size_t flights_bytes, flights_sent; /* how many of them have been sent since the last fault */
   uint64_t number;           /* of the next batch */
+  uint64_t hurried;          /* number when a flush last asked for an answer */
   uint64_t window;
   uint64_t probe_at;         /* when to ask what has arrived */
   uint32_t probe_ms;
@@ -2002,9 +2088,11 @@ static inline bool messaging__worker_flushed(messaging__worker *worker) {
   return worker->flights.count == 0 && messaging__outbox_empty(worker->outbox);
 }
 
-/* Somebody waits for that: have the supervisor say how far it is. */
+/* Somebody waits for that: have the supervisor say how far it is, once for each batch that is the last. */
 static inline void messaging__worker_hurry(messaging__worker *worker) {
-  if (worker->flights.count) worker->answer_due = worker->report_due = true;
+  if (worker->flights.count == 0 || worker->hurried == worker->number) return;
+  worker->hurried = worker->number;
+  worker->answer_due = worker->report_due = true;
 }
 
 /* ==== Supervisor ======================================================================================================
@@ -3762,7 +3850,8 @@ static inline bool messaging__listens(const char *path) {
 /* Watches the supervisor whose pid the folder's name tells. One that does not exist is dead, unless somebody listens all the same: then
  * it lives in another pid namespace, and its silence has to tell. */
 static inline void messaging__watch_supervisor(messaging__handle *handle, const char *pub_path) {
-  const char *name = strstr(pub_path, "/messaging-");
+  const char *name = NULL;
+  for (const char *at = pub_path; (at = strstr(at, "/messaging-")) != NULL; at++) name = at;
   long pid = name ? strtol(name + strlen("/messaging-"), NULL, 10) : 0;
   if (pid <= 0) return;
   handle->worker.supervisor.id = (pid_t)pid;
@@ -3993,6 +4082,7 @@ static inline messaging_status messaging__run_im(messaging__handle *handle, cons
   status = messaging__check_descriptors(handle, count);
   if (status == MESSAGING_OK) status = messaging__im_run(&handle->im, children, count, messaging__now_ms());
   if (status == MESSAGING_OK) status = messaging__start(handle);
+  if (status != MESSAGING_OK && on_error) messaging__dispatch(handle); /* there is no background thread to do it */
   return status;
 }
 
