@@ -235,7 +235,7 @@ typedef struct {
   size_t inbox_bytes, inbox_bytes_max;
   size_t history_bytes, history_bytes_max;
   uint64_t history_first;     /* supervisor: the lowest number that the history still holds */
-  uint64_t acknowledged;      /* supervisor: every live listed worker has all below this; worker: batches the supervisor accepted */
+  uint64_t acknowledged;      /* supervisor: its application and all live listed workers have all below; worker: batches accepted */
   uint32_t workers_listed;    /* supervisor: live workers on the list, and how many of them are connected */
   uint32_t workers_joined;
 } messaging_stats;

@@ -981,7 +981,7 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   size_t size = buffer->size - before;
   if (sink.fault != MESSAGING_OK) status = sink.fault;
   else if (status == MESSAGING_OK && !messaging__holds(buffer->data + before, size, 1)) status = MESSAGING_EENCODE;
-  else if (status == MESSAGING_OK && outbox->bytes + size > outbox->bytes_max && outbox->bytes > before) status = MESSAGING_EFULL;
+  else if (status == MESSAGING_OK && outbox->bytes + size > outbox->bytes_max && outbox->bytes > MESSAGING__AT_PAYLOAD) status = MESSAGING_EFULL;
   if (status != MESSAGING_OK) {
     messaging__outbox_roll_back(outbox, before);
     return status;
@@ -1663,7 +1663,8 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
   for (;;) {
     while (worker->flights_sent < worker->flights.count && !worker->stalled && worker->window) {
       messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, worker->flights_sent);
-      bool answer = flight->batch.type == MESSAGING__OUTPUT && worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX;
+      bool last = worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX || worker->flights_bytes >= worker->window / 2;
+      bool answer = last && flight->batch.type == MESSAGING__OUTPUT; /* of a relay batch its own broadcast tells */
       if (!messaging__worker_send_flight(worker, flight, answer, now)) break;
       worker->flights_sent++;
       if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;
@@ -2444,6 +2445,7 @@ static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer
   peer->heard_ms = now;
   messaging__map_put(&im->by_nonce, nonce, peer);
   if (peer->watch < 0) im->scan_at = messaging__earlier(im->scan_at, now + im->silence_ms);
+  if (peer->has > 1) messaging__report_gap(&im->port, &peer->who, 1, peer->has, "a worker joins after history was cut");
   messaging__im_status(im, peer, MESSAGING__WELCOME);
 }
 
