@@ -367,13 +367,19 @@ typedef struct {
   size_t size;
 } messaging__slice;
 
+/* The first reference is stored atomically too: the next access may be by libzmq's thread, whose locks ThreadSanitizer does not see. */
+static inline void messaging__buffer_init(messaging__buffer *buffer, uint8_t *data, size_t size, size_t capacity) {
+  MESSAGING__STORE(&buffer->references, 1u);
+  buffer->release = NULL;
+  buffer->data = data;
+  buffer->size = size;
+  buffer->capacity = capacity;
+}
+
 static inline messaging__buffer *messaging__buffer_new(size_t capacity) {
   messaging__buffer *buffer = (messaging__buffer *)MESSAGING_MALLOC(sizeof *buffer);
   if (!buffer) return NULL;
-  memset(buffer, 0, sizeof *buffer);
-  buffer->references = 1;
-  buffer->capacity = capacity;
-  buffer->data = (uint8_t *)MESSAGING_MALLOC(capacity);
+  messaging__buffer_init(buffer, (uint8_t *)MESSAGING_MALLOC(capacity), 0, capacity);
   if (buffer->data) return buffer;
   MESSAGING_FREE(buffer);
   return NULL;
@@ -3303,13 +3309,11 @@ static inline messaging__buffer *messaging__wrap(zmq_msg_t *message) {
   if (zmq_msg_size(message) < MESSAGING__WRAP_BYTES) return NULL;
   messaging__wrapped *wrapped = (messaging__wrapped *)MESSAGING_MALLOC(sizeof *wrapped);
   if (!wrapped) return NULL;
-  memset(wrapped, 0, sizeof *wrapped);
   zmq_msg_init(&wrapped->message);
   zmq_msg_move(&wrapped->message, message);
-  wrapped->buffer.references = 1;
+  size_t size = zmq_msg_size(&wrapped->message);
+  messaging__buffer_init(&wrapped->buffer, (uint8_t *)zmq_msg_data(&wrapped->message), size, size);
   wrapped->buffer.release = messaging__unwrap;
-  wrapped->buffer.data = (uint8_t *)zmq_msg_data(&wrapped->message);
-  wrapped->buffer.size = zmq_msg_size(&wrapped->message);
   return &wrapped->buffer;
 }
 
