@@ -852,7 +852,9 @@ typedef struct {
   pthread_cond_t room;
   messaging__outgoing open;
   messaging__ring ready; /* of messaging__outgoing */
-  size_t bytes, bytes_max, message_bytes_max, hint;
+  size_t bytes, bytes_max, message_bytes_max;
+  size_t seal_bytes; /* an open batch of this size is closed: small where messages and queues are */
+  size_t hint;       /* size of the last batch */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
   uint32_t blocked; /* threads that wait for room */
@@ -884,6 +886,7 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   messaging__ring_init(&outbox->ready, sizeof(messaging__outgoing));
   outbox->bytes_max = bytes_max;
   outbox->message_bytes_max = message_bytes_max;
+  outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
   outbox->hold = MESSAGING__HOLDS_ALL;
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
@@ -996,7 +999,7 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   outbox->open.count++;
   if (type == MESSAGING__RELAY) outbox->relays++;
   else outbox->outputs++;
-  if (buffer->size >= MESSAGING__SEAL_BYTES) messaging__outbox_seal(outbox);
+  if (buffer->size >= outbox->seal_bytes) messaging__outbox_seal(outbox);
   *urgent = outbox->hold == MESSAGING__FLOWS || (outbox->hold == MESSAGING__HOLDS_OPEN && outbox->ready.count > sealed);
   return MESSAGING_OK;
 }
@@ -2127,6 +2130,7 @@ struct messaging__peer {
   uint64_t refused;                       /* nonce that was last refused, and reported */
   bool confirmed;                         /* it has spoken in this generation: it has its welcome */
   bool silent;                            /* reported as lost, may come back */
+  bool fenced;                            /* history was cut before it, and it has not acknowledged anything since */
   bool newcomer, dropped;                 /* during an update */
   int watch;
   uint64_t expected;                      /* number of its next batch */
@@ -2141,6 +2145,7 @@ struct messaging__peer {
   size_t blocked_size;
   messaging__range repairs[MESSAGING__RANGES_MAX];
   size_t repair_count, repair_credit;
+  bool repair_fresh;                      /* nothing of it was sent yet */
   bool term_asked, term_seen, bye_seen;
   uint64_t remind_at, reminded_next; /* the next of the last reminder */
   uint32_t remind_ms;
@@ -2173,6 +2178,8 @@ typedef struct {
   uint64_t own_number;
   uint64_t held;           /* lowest number that somebody needs, as of the last look; it only grows */
   uint64_t heartbeat_at, scan_at;
+  uint64_t now_ms;         /* of the call that is going on */
+  uint64_t fence_at;       /* when those who hold back the full history have had their time */
   uint64_t marked;         /* who does not have all below this at the next scan is reminded */
   bool heartbeat_due;
   bool leaving, flushing;
@@ -2202,7 +2209,7 @@ static inline void messaging__im_init(messaging__im *im, const messaging__port *
   im->fence_slow = options->fence_slow;
   im->own_number = 1;
   im->held = im->marked = 1;
-  im->heartbeat_at = im->scan_at = MESSAGING__NEVER;
+  im->heartbeat_at = im->scan_at = im->fence_at = MESSAGING__NEVER;
   messaging__ring_init(&im->peers, sizeof(messaging__peer *));
   messaging__ring_init(&im->busy, sizeof(messaging__peer *));
   messaging__ring_init(&im->parked, sizeof(messaging__parked));
@@ -2313,23 +2320,44 @@ static inline uint64_t messaging__im_needed(const messaging__im *im) {
   return needed;
 }
 
-/* Gives up an eighth of the history against those who still need it, and tells whom. */
+/* Whether all who hold back the oldest chunk are slow: absent, or fenced before and no further since. */
+static inline bool messaging__im_only_slow(const messaging__im *im) {
+  uint64_t end = messaging__log_chunk(&im->inbox->log, 0)->next;
+  for (size_t i = 0; i < im->peers.count; i++) {
+    const messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->state == MESSAGING__ACTIVE && !peer->silent && !peer->fenced && peer->has < end) return false;
+  }
+  return true;
+}
+
+/* Tells those who will never get what was cut. */
+static inline void messaging__im_tell_fenced(messaging__im *im) {
+  uint64_t first = im->inbox->log.first;
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (!messaging__peer_live(peer) || peer->has >= first) continue;
+    messaging__report_gap(&im->port, &peer->who, peer->has, first, "a worker is slow and the history is full");
+    peer->has = first;
+    peer->fenced = peer->status_due = true;
+    messaging__im_busy(im, peer);
+  }
+}
+
+/* Makes room in a full history against the slow, an eighth of it at a time. Others who hold it back get the time that an acknowledgement takes
+ * which is on its way; who has not acknowledged by then is slow as well. */
 static inline void messaging__im_fence(messaging__im *im, size_t size) {
   messaging__log *log = &im->inbox->log;
   uint64_t before = im->inbox->cursor_number;
-  bool unread = im->inbox->cursor_batches > 0;
+  bool unread = im->inbox->cursor_batches > 0, overdue = im->now_ms >= im->fence_at;
   size_t target = log->bytes_max - log->bytes_max / 8;
-  while (log->chunks.count && (log->bytes > target || !messaging__log_fits(log, size))) messaging__inbox_log_drop(im->inbox);
+  while (log->chunks.count && (log->bytes > target || !messaging__log_fits(log, size))) {
+    if (!messaging__im_only_slow(im) && (!overdue || messaging__log_fits(log, size))) break;
+    messaging__inbox_log_drop(im->inbox);
+  }
+  if (im->fence_at == MESSAGING__NEVER) im->fence_at = im->now_ms + 2 * messaging__im_ack_ms(im);
   if (unread && before < log->first)
     messaging__report_gap(&im->port, &im->self, before, log->first, "the supervisor's application is slow and the history is full");
-  for (size_t i = 0; i < im->peers.count; i++) {
-    messaging__peer *peer = messaging__im_peer(im, i);
-    if (!messaging__peer_live(peer) || peer->has >= log->first) continue;
-    messaging__report_gap(&im->port, &peer->who, peer->has, log->first, "a worker is slow and the history is full");
-    peer->has = log->first;
-    peer->status_due = true;
-    messaging__im_busy(im, peer);
-  }
+  messaging__im_tell_fenced(im);
 }
 
 /* Sees to room in the history for a frame, trimming what nobody needs any more. */
@@ -2344,12 +2372,14 @@ static inline bool messaging__im_room(messaging__im *im, size_t size) {
   }
   if (im->fence_slow && !messaging__log_fits(log, size)) messaging__im_fence(im, size);
   bool fits = messaging__log_fits(log, size);
-  if (!fits) MESSAGING__STORE(&im->inbox->wanted, true);
+  if (fits) im->fence_at = MESSAGING__NEVER;
+  else MESSAGING__STORE(&im->inbox->wanted, true);
   pthread_mutex_unlock(&im->inbox->lock);
   return fits;
 }
 
-/* Copies what a peer asked for behind each other, up to the size of one repair frame. The number of batches. */
+/* Copies what a peer asked for behind each other, up to the size of one repair frame. The number of batches. The first batch goes whatever the
+ * credit: an empty inbox takes one of any size. */
 static inline uint32_t messaging__im_fill(messaging__im *im, messaging__peer *peer, messaging__buffer *buffer) {
   uint32_t count = 0;
   while (peer->repair_count) {
@@ -2360,13 +2390,15 @@ static inline uint32_t messaging__im_fill(messaging__im *im, messaging__peer *pe
     while (messaging__log_read(&im->inbox->log, &place, &frame) && messaging__batch_read(frame.data, frame.size, &batch) &&
            batch.position < range->next) {
       if (count && buffer->size + frame.size > MESSAGING__REPAIR_BYTES) return count;
-      if (frame.size > peer->repair_credit || !messaging__buffer_reserve(buffer, buffer->size + frame.size)) {
+      bool first = count == 0 && peer->repair_fresh;
+      if ((frame.size > peer->repair_credit && !first) || !messaging__buffer_reserve(buffer, buffer->size + frame.size)) {
         peer->repair_count = 0;
         return count;
       }
+      peer->repair_fresh = false;
       memcpy(buffer->data + buffer->size, frame.data, frame.size);
       buffer->size += frame.size;
-      peer->repair_credit -= frame.size;
+      peer->repair_credit -= frame.size < peer->repair_credit ? frame.size : peer->repair_credit;
       range->first = batch.position + batch.count;
       count++;
     }
@@ -2430,7 +2462,7 @@ static inline bool messaging__peer_was(const messaging__peer *peer, uint64_t non
 /* What a peer was doing is void: it has died, left, or begins anew. */
 static inline void messaging__peer_reset(messaging__im *im, messaging__peer *peer) {
   if (peer->confirmed && peer->state == MESSAGING__ACTIVE) im->joined--;
-  peer->confirmed = peer->silent = peer->blocked = peer->gap = peer->answer_due = peer->bye_heard = false;
+  peer->confirmed = peer->silent = peer->fenced = peer->blocked = peer->gap = peer->answer_due = peer->bye_heard = false;
   peer->term_seen = peer->bye_seen = false;
   peer->repair_count = 0;
   peer->ack_at = peer->remind_at = MESSAGING__NEVER;
@@ -2560,6 +2592,7 @@ static inline void messaging__im_heard(messaging__im *im, messaging__peer *peer,
 static inline void messaging__im_has(messaging__im *im, messaging__peer *peer, uint64_t number, uint64_t now) {
   if (number <= peer->has || number > messaging__im_next(im)) return;
   peer->has = number;
+  peer->fenced = false;
   peer->remind_ms = MESSAGING__TAIL_MS;
   if (peer->remind_at != MESSAGING__NEVER) peer->remind_at = now + peer->remind_ms;
 }
@@ -2639,6 +2672,7 @@ static inline bool messaging__im_asked(messaging__im *im, messaging__peer *peer,
   if (count == 0) return true;
   memcpy(peer->repairs, ranges, count * sizeof ranges[0]);
   peer->repair_count = count;
+  peer->repair_fresh = true;
   peer->repair_credit = credit < MESSAGING__REPAIR_BURST ? credit : (size_t)MESSAGING__REPAIR_BURST;
   if (ranges[0].first < im->inbox->log.first) peer->status_due = true; /* which says where history begins */
   im->stats.repairs_asked++;
@@ -2699,6 +2733,7 @@ static inline void messaging__im_receive(messaging__im *im, messaging__slice fra
   messaging__batch batch;
   messaging__who who = {0, 0, 0};
   messaging__peer *peer;
+  im->now_ms = now;
   im->stats.frames_received++;
   im->stats.bytes_received += frame.size;
   bool fine = messaging__envelope_read(&reader, &envelope);
@@ -2862,6 +2897,7 @@ static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer,
 /* Does what is due and sends what can go. */
 static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
   if (!im->running) return;
+  im->now_ms = now;
   messaging__im_send_own(im, now);
   for (size_t left = im->busy.count; left; left--) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
@@ -2869,6 +2905,7 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
     peer->busy = false;
     if (messaging__im_serve(im, peer, now)) messaging__im_busy(im, peer);
   }
+  if (now >= im->fence_at) im->fence_at = MESSAGING__NEVER; /* whoever needs room has tried by now */
   if (im->heartbeat_due || now >= im->heartbeat_at) messaging__im_heartbeat(im, now);
   if (now >= im->scan_at) messaging__im_scan(im, now);
 }
@@ -2876,7 +2913,7 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
 /* When pump has to be called again at the latest. */
 static inline uint64_t messaging__im_deadline(const messaging__im *im, uint64_t now) {
   if (!im->running) return MESSAGING__NEVER;
-  uint64_t at = messaging__earlier(im->heartbeat_at, im->scan_at);
+  uint64_t at = messaging__earlier(messaging__earlier(im->heartbeat_at, im->scan_at), im->fence_at);
   for (size_t i = 0; i < im->busy.count; i++) {
     const messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, i);
     at = messaging__earlier(at, peer->repair_count ? now : peer->ack_at);
@@ -3021,6 +3058,7 @@ static inline messaging_status messaging__im_update(messaging__im *im, const mes
   size_t survivors = 0;
   messaging__ring_init(&newcomers, sizeof(messaging__peer *));
   messaging__ring_init(&kept, sizeof(messaging__peer *));
+  im->now_ms = now;
   messaging__im_send_own(im, now);
   messaging__im_reap(im);
   bool done = messaging__im_plan(im, children, count, &newcomers, &survivors) && messaging__im_prepare(im, count) &&
