@@ -2551,7 +2551,8 @@ static inline void messaging__im_dead(messaging__im *im, messaging__peer *peer) 
     messaging__ring_pop(&im->parked);
     if (hello.who.id != peer->who.id) messaging__ring_push(&im->parked, &hello);
   }
-  if (lost) messaging__report(&im->port, MESSAGING_ELOST, &peer->who, "a worker died");
+  /* Who dies after the supervisor said goodbye has left as it should. */
+  if (lost && !im->leaving) messaging__report(&im->port, MESSAGING_ELOST, &peer->who, "a worker died");
 }
 
 /* ---- Supervisor: what comes up ---- */
