@@ -1678,9 +1678,10 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
       worker->flights_sent++;
       if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;
     }
+    if (!messaging__ring_reserve(&worker->flights)) worker->stalled = true;
     messaging__hold hold = messaging__worker_flow(worker);
     messaging__flight flight;
-    if (hold != MESSAGING__HOLDS_ALL && messaging__ring_reserve(&worker->flights) &&
+    if (hold != MESSAGING__HOLDS_ALL &&
         messaging__outbox_front(worker->outbox, hold == MESSAGING__FLOWS, &flight.batch)) {
       messaging__outbox_pop(worker->outbox);
       flight.number = worker->number++;
