@@ -1,0 +1,183 @@
+/* The same system over tcp: refused without keys, encrypted and authenticated with them. Loopback only. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../messaging.h"
+
+static int encode(msgpack_packer *pk, const uint64_t *in) { return msgpack_pack_uint64(pk, *in); }
+static int decode(const msgpack_object *obj, msgpack_zone *zone, uint64_t *out) {
+  (void)zone;
+  *out = obj->via.u64;
+  return obj->type != MSGPACK_OBJECT_POSITIVE_INTEGER;
+}
+MESSAGING_MAKE(bus, uint64_t, encode, decode);
+
+enum { KIND = 5, COUNT = 1000, DEADLINE_MS = 60000, TICK_MS = 20 };
+
+static const messaging_child children[] = {{-1, KIND}, {-2, KIND}};
+
+/* Errors by status, as the handler of the supervisor counts them. */
+static void count_error(const messaging_error *error, void *user) { __atomic_add_fetch((int *)user + error->status, 1, __ATOMIC_SEQ_CST); }
+
+static bus_ctx *open_im(messaging_addresses *at, const messaging_options *options, int errors[MESSAGING__STATUS_COUNT]) {
+  bus_ctx *im;
+  assert_int_equal(bus_init_im(&im, at, options), MESSAGING_OK);
+  assert_int_equal(bus_run_im(im, children, 2, count_error, errors), MESSAGING_OK);
+  return im;
+}
+
+static bus_ctx *open_worker(const messaging_addresses *at, pid_t id, messaging_options options) {
+  bus_ctx *worker;
+  options.id = id;
+  assert_int_equal(bus_init_worker(&worker, KIND, at->pub, at->pull, &options), MESSAGING_OK);
+  assert_int_equal(bus_run_worker(worker, NULL, NULL), MESSAGING_OK);
+  return worker;
+}
+
+static void receive_in_order(bus_ctx *ctx) {
+  for (uint64_t got = 0; got < COUNT;) {
+    bus_batch batch;
+    assert_int_equal(bus_wait(ctx, DEADLINE_MS), MESSAGING_OK);
+    assert_int_equal(bus_recv(ctx, &batch), MESSAGING_OK);
+    for (size_t i = 0; i < batch.count; i++) {
+      assert_int_equal(batch.messages[i].relay.number, ++got);
+      assert_int_equal(batch.messages[i].relay.message, got);
+    }
+    bus_batch_free(&batch);
+  }
+}
+
+static void talk(const messaging_options *im_options, const messaging_options *worker_options) {
+  messaging_addresses at;
+  int errors[MESSAGING__STATUS_COUNT] = {0};
+  bus_ctx *im = open_im(&at, im_options, errors);
+  assert_int_equal(strncmp(at.pub, "tcp://127.0.0.1:", 16), 0);
+  assert_int_equal(strncmp(at.pull, "tcp://127.0.0.1:", 16), 0);
+  bus_ctx *first = open_worker(&at, -1, *worker_options), *second = open_worker(&at, -2, *worker_options);
+  for (uint64_t i = 1; i <= COUNT; i++) assert_int_equal(bus_send_relay_message(first, &i), MESSAGING_OK);
+  receive_in_order(second);
+  receive_in_order(im);
+  assert_int_equal(bus_exit(&first), MESSAGING_OK);
+  assert_int_equal(bus_exit(&second), MESSAGING_OK);
+  assert_int_equal(bus_exit(&im), MESSAGING_OK);
+  for (int i = 0; i < MESSAGING__STATUS_COUNT; i++) assert_int_equal(errors[i], 0);
+}
+
+static void test_refused_without_keys(void **state) {
+  bus_ctx *ctx;
+  messaging_addresses at;
+  messaging_options options = {0};
+  (void)state;
+  options.bind = "tcp://127.0.0.1:*";
+  assert_int_equal(bus_init_im(&ctx, &at, &options), MESSAGING_EAUTH);
+  assert_null(ctx);
+  assert_int_equal(bus_init_worker(&ctx, KIND, "tcp://127.0.0.1:9", "tcp://127.0.0.1:10", NULL), MESSAGING_EAUTH);
+  assert_null(ctx);
+  options.secret = "too short";
+  assert_int_equal(bus_init_im(&ctx, &at, &options), MESSAGING_EAUTH);
+}
+
+static void test_addresses(void **state) {
+  static const char *const wrong[] = {"tcp://*:*", "tcp://0.0.0.0:*", "tcp://[::]:*", "tcp://:5000", "tcp://127.0.0.1:0", "tcp://127.0.0.1:65535", "tcp://127.0.0.1:x", "tcp://127.0.0.1", "udp://127.0.0.1:5000"};
+  bus_ctx *im;
+  messaging_addresses at;
+  messaging_options options = {0};
+  (void)state;
+  options.plaintext_ok = true;
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    options.bind = wrong[i];
+    assert_int_equal(bus_init_im(&im, &at, &options), MESSAGING_EINVAL);
+  }
+  options.bind = "tcp://203.0.113.1:5000"; /* documentation address: not of this host */
+  assert_int_equal(bus_init_im(&im, &at, &options), MESSAGING_EBIND);
+}
+
+static void test_plaintext_when_asked_for(void **state) {
+  messaging_options options = {0};
+  (void)state;
+  options.bind = "tcp://127.0.0.1:*";
+  options.plaintext_ok = true;
+  talk(&options, &options);
+}
+
+static void test_keys(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
+  messaging_options im = {0}, worker = {0};
+  (void)state;
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  assert_int_equal(strlen(secret), MESSAGING_KEY_SIZE - 1);
+  assert_int_equal(strlen(credential), MESSAGING_KEY_SIZE - 1);
+  im.bind = "tcp://127.0.0.1:*";
+  im.secret = secret;
+  worker.credential = credential;
+  talk(&im, &worker);
+}
+
+static void test_keys_from_elsewhere(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE], path[] = "/tmp/messaging-test-XXXXXX", option[64];
+  messaging_options im = {0}, worker = {0};
+  (void)state;
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  int fd = mkstemp(path);
+  assert_true(fd >= 0);
+  assert_int_equal(dprintf(fd, "%s\n", credential), MESSAGING_KEY_SIZE);
+  close(fd);
+  snprintf(option, sizeof option, "file:%s", path);
+  assert_int_equal(setenv("MESSAGING_TEST_SECRET", secret, 1), 0);
+  im.bind = "tcp://127.0.0.1:*";
+  im.secret = "env:MESSAGING_TEST_SECRET";
+  worker.credential = option;
+  talk(&im, &worker);
+  unlink(path);
+}
+
+/* Strangers are refused and reported, and disturb nobody. */
+static void test_strangers(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE], other_secret[MESSAGING_KEY_SIZE], other[MESSAGING_KEY_SIZE], mixed[MESSAGING_KEY_SIZE];
+  messaging_options im_options = {0}, right = {0}, wrong_pair = {0}, wrong_client = {0}, none = {0};
+  messaging_addresses at;
+  int errors[MESSAGING__STATUS_COUNT] = {0};
+  (void)state;
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  assert_int_equal(messaging_make_keys(other_secret, other), MESSAGING_OK);
+  snprintf(mixed, sizeof mixed, "%.40s%s", credential, other + 40); /* knows the supervisor's key, but is none of its workers */
+  im_options.bind = "tcp://127.0.0.1:*";
+  im_options.secret = secret;
+  right.credential = credential;
+  wrong_pair.credential = other;
+  wrong_client.credential = mixed;
+  none.plaintext_ok = true;
+  bus_ctx *im = open_im(&at, &im_options, errors);
+  bus_ctx *stranger = open_worker(&at, -2, wrong_client), *another = open_worker(&at, -2, wrong_pair), *naked = open_worker(&at, -2, none);
+  bus_ctx *worker = open_worker(&at, -1, right);
+  for (uint64_t i = 1; i <= COUNT; i++) assert_int_equal(bus_send_relay_message(worker, &i), MESSAGING_OK);
+  receive_in_order(im);
+  struct timespec tick = {0, TICK_MS * 1000000L};
+  for (int waited = 0; __atomic_load_n(&errors[MESSAGING_EAUTH], __ATOMIC_SEQ_CST) == 0; waited += TICK_MS) {
+    assert_true(waited < DEADLINE_MS);
+    nanosleep(&tick, NULL);
+  }
+  messaging_stats stats;
+  assert_int_equal(bus_stats(im, &stats), MESSAGING_OK);
+  assert_true(stats.refused > 0);
+  assert_int_equal(stats.workers_joined, 1);
+  bus_ctx **all[] = {&stranger, &another, &naked, &worker};
+  for (size_t i = 0; i < 4; i++) assert_int_equal(bus_exit(all[i]), MESSAGING_OK); /* with nothing sent it is OK at once */
+  assert_int_equal(bus_exit(&im), MESSAGING_OK);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_refused_without_keys),     cmocka_unit_test(test_addresses), cmocka_unit_test(test_plaintext_when_asked_for),
+      cmocka_unit_test(test_keys), cmocka_unit_test(test_keys_from_elsewhere), cmocka_unit_test(test_strangers),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
