@@ -126,6 +126,9 @@ typedef enum { MESSAGING__STATUS_MAP(MESSAGING__STATUS_ENUM) MESSAGING__STATUS_C
 
 /* ==== Options ========================================================================================================= */
 
+/* Sees one line of text, valid during the call, for each frame. Called under the handle's lock: it must be quick and make no messaging calls. */
+typedef void messaging_trace_fn(const char *line, void *user);
+
 /* All zero, or a NULL pointer, is every default. Times are in milliseconds, sizes in bytes. init_* copies what it needs. */
 typedef struct {
   /* Supervisor. NULL or "ipc": unix sockets in a private folder (0700) of their own under $TMPDIR or /tmp. "ipc:///folder": the
@@ -157,6 +160,11 @@ typedef struct {
   const char *secret;
   const char *credential;
   bool plaintext_ok;
+
+  /* Sees every frame that is sent or received; NULL: off, at no cost. Whoever cannot recompile sets MESSAGING_TRACE=file in the
+   * environment, to which every process that it reaches appends the same lines. */
+  messaging_trace_fn *trace;
+  void *trace_user;
 } messaging_options;
 
 /* ==== Message types =================================================================================================== */
@@ -240,10 +248,26 @@ typedef struct {
   uint32_t workers_joined;
 } messaging_stats;
 
+/* How a supervisor sees one listed worker. */
+typedef struct {
+  messaging_kind kind;
+  bool joined;          /* connected in this generation */
+  bool dead;            /* died; must be listed again to come back */
+  bool silent;          /* not watched by a pidfd, and nothing heard for silence_ms */
+  bool blocked;         /* its next batch found no room here (history or inbox full) */
+  uint64_t next_number; /* it has all relay messages below this */
+  uint64_t lag;         /* relay messages that it has not acknowledged */
+  uint64_t batches;     /* batches accepted from this incarnation */
+  uint64_t heard_ms;    /* milliseconds since its last frame; 0: now or never */
+} messaging_worker_stats;
+
 /* ==== Functions that need no instance ================================================================================= */
 
 /* The sentence for a status; never NULL, also for numbers that are none. */
 static inline const char *messaging_strerror(messaging_status status);
+
+/* NULL, or what is wrong with the libraries found at run time (too old). init_* then returns MESSAGING_ESYS. */
+static inline const char *messaging_version_problem(void);
 
 /* Makes a fresh secret for a supervisor and the credential for its workers (tcp addresses, see messaging_options). Both are printable
  * strings of MESSAGING_KEY_SIZE - 1 characters. Pass the credential in a file or in the environment, not on a command line, which
@@ -331,6 +355,9 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *
  * bus_stats(const bus_ctx *, messaging_stats *)
  *   Counters and sizes. Works before run_* and after the end, too.
+ *
+ * bus_worker_stats(const bus_ctx *im, pid_t, messaging_worker_stats *)
+ *   Supervisor: how it sees one worker. EKIND: not listed.
  *
  * int bus_print_message(FILE *, const bus_message *)
  *   Prints one line without its end: type, sender, content (a relay payload as msgpack shows it). The number of characters; negative on failure.
@@ -450,6 +477,9 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
   }                                                                                                                        \
   MESSAGING__CALL prefix##_stats(const prefix##_ctx *ctx, messaging_stats *stats) {                                        \
     return messaging__get_stats((const messaging__handle *)ctx, stats);                                                    \
+  }                                                                                                                        \
+  MESSAGING__CALL prefix##_worker_stats(const prefix##_ctx *im, pid_t pid, messaging_worker_stats *stats) {                \
+    return messaging__get_worker_stats((const messaging__handle *)im, pid, stats);                                         \
   }                                                                                                                        \
   MESSAGING__STAMP int prefix##_print_message(FILE *file, const prefix##_message *message) {                               \
     return messaging__print(file, &prefix##__codec, (const void *)message);                                                \

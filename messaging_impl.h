@@ -134,6 +134,17 @@
 #define MESSAGING__LOAD(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
 #define MESSAGING__STORE(pointer, value) __atomic_store_n(pointer, value, __ATOMIC_RELEASE)
 #define MESSAGING__SWAP(pointer, value) __atomic_exchange_n(pointer, value, __ATOMIC_SEQ_CST)
+/* User-level probes for perf, bpftrace and SystemTap, where <sys/sdt.h> is installed: a no-op instruction each. */
+#if defined(__has_include)
+#if __has_include(<sys/sdt.h>)
+#include <sys/sdt.h>
+#define MESSAGING__PROBE(name, a, b) DTRACE_PROBE2(messaging, name, a, b)
+#endif
+#endif
+#ifndef MESSAGING__PROBE
+#define MESSAGING__PROBE(name, a, b) ((void)0)
+#endif
+
 #define MESSAGING__ADD(pointer, value) __atomic_add_fetch(pointer, value, __ATOMIC_ACQ_REL)
 
 /* Not declared by strict builds (-std=c11 -D_POSIX_C_SOURCE=200809L), though the C library has them. */
@@ -3181,6 +3192,8 @@ typedef struct {
   messaging_options options;
 
   void *context, *in, *out; /* in: PULL or SUB; out: XPUB or PUSH */
+  FILE *trace_file;         /* named by MESSAGING_TRACE */
+  bool tracing;
   void *gate_keeper;        /* tcp with keys: where libzmq asks who may come */
   uint8_t allowed[32];      /* the public key that may */
   int in_fd, out_fd, epoll_fd, wake_fd, timer_fd, peer_fd; /* peer_fd: pidfd of a worker's supervisor */
@@ -3257,6 +3270,48 @@ static inline void messaging__shell_report(void *self, const messaging_error *er
   if (first && !messaging__on_background(handle)) messaging__wake(handle);
 }
 
+/* ---- Shell: tracing ---- */
+
+/* What a frame says, behind its envelope: a batch's header, or the body as msgpack shows it. */
+static inline int messaging__describe(char *line, size_t size, uint8_t type, messaging__slice frame, const messaging__reader *body) {
+  messaging__batch batch;
+  bool holds_batch = type == MESSAGING__RELAY || type == MESSAGING__OUTPUT;
+  if (holds_batch && messaging__batch_read(frame.data, frame.size, &batch))
+    return snprintf(line, size, "id %lld kind %lu nonce %016llx number %llu position %llu count %lu", (long long)batch.id, (unsigned long)batch.kind,
+                    (unsigned long long)batch.nonce, (unsigned long long)batch.number, (unsigned long long)batch.position, (unsigned long)batch.count);
+  if (type == MESSAGING__REPAIR || frame.size > MESSAGING__CONTROL_SIZE || !messaging__holds(body->at, (size_t)(body->end - body->at), 1)) return 0;
+  msgpack_unpacked unpacked;
+  msgpack_unpacked_init(&unpacked);
+  int written = 0;
+  if (msgpack_unpack_next(&unpacked, (const char *)body->at, (size_t)(body->end - body->at), NULL) == MSGPACK_UNPACK_SUCCESS)
+    written = msgpack_object_print_buffer(line, size, unpacked.data);
+  msgpack_unpacked_destroy(&unpacked);
+  return written;
+}
+
+/* Gives a frame as one line to whoever asked for it: seconds, direction, type, bytes, what it says. */
+static inline void messaging__trace(messaging__handle *handle, const char *direction, messaging__slice frame) {
+  static const char *const names[] = {"?", "HELLO", "RELAY", "OUTPUT", "REPORT", "HEARTBEAT", "WELCOME", "STATUS", "REPAIR", "REFUSE"};
+  char line[400];
+  uint64_t now = messaging__now_us();
+  messaging__envelope envelope;
+  messaging__reader reader = {frame.data, frame.data + frame.size, false};
+  bool fine = messaging__envelope_read(&reader, &envelope) && envelope.type < sizeof names / sizeof names[0];
+  int head = snprintf(line, sizeof line, "%llu.%06llu %s %ld %s %s generation %lu bytes %zu ", (unsigned long long)(now / 1000000u),
+                      (unsigned long long)(now % 1000000u), handle->is_im ? "supervisor" : "worker",
+                      (long)(handle->is_im ? handle->im.self.id : handle->worker.self.id), direction, fine ? names[envelope.type] : "malformed",
+                      (unsigned long)(fine ? envelope.generation : 0), frame.size);
+  if (fine && head > 0 && (size_t)head < sizeof line) messaging__describe(line + head, sizeof line - (size_t)head, envelope.type, frame, &reader);
+  line[sizeof line - 1] = 0;
+  if (handle->options.trace) handle->options.trace(line, handle->options.trace_user);
+  if (handle->trace_file) {
+    fprintf(handle->trace_file, "%s\n", line);
+    fflush(handle->trace_file);
+  }
+}
+
+/* ---- Shell: sending ---- */
+
 /* libzmq is done with bytes that were sent by reference. On its thread. */
 static inline void messaging__sent(void *data, void *hint) {
   (void)data;
@@ -3287,6 +3342,8 @@ static inline bool messaging__shell_send(void *self, messaging__slice frame) {
   }
   messaging__stats_of(handle)->frames_sent++;
   messaging__stats_of(handle)->bytes_sent += frame.size;
+  MESSAGING__PROBE(frame_sent, handle, frame.size);
+  if (handle->tracing) messaging__trace(handle, "sends", frame);
   return true;
 }
 
@@ -3361,6 +3418,8 @@ static inline void messaging__take_frame(messaging__handle *handle, zmq_msg_t *m
   messaging__buffer *owner = messaging__wrap(message);
   messaging__slice frame = {owner, (uint8_t *)zmq_msg_data(message), zmq_msg_size(message)};
   if (owner) frame = messaging__slice_of(owner);
+  MESSAGING__PROBE(frame_received, handle, frame.size);
+  if (handle->tracing) messaging__trace(handle, "receives", frame);
   if (handle->is_im) messaging__im_receive(&handle->im, frame, now);
   else messaging__worker_receive(&handle->worker, frame, now);
   messaging__buffer_drop(owner);
@@ -3691,6 +3750,9 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
                pthread_mutex_init(&handle->reports_lock, NULL) == 0 && messaging__cond_init(&handle->progress);
   if (outbox && inbox && locks && messaging__ring_reserve(&handle->reports)) {
     messaging__mark_process(handle);
+    const char *trace = getenv("MESSAGING_TRACE");
+    if (trace && *trace) handle->trace_file = fopen(trace, "ae");
+    handle->tracing = options->trace || handle->trace_file;
     return handle;
   }
   /* On Linux the initialisers above fail for want of memory alone, and hold nothing then. */
@@ -3702,6 +3764,7 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
 
 /* Sockets, descriptors and the epoll set. */
 static inline messaging_status messaging__open(messaging__handle *handle, int in_type, int out_type) {
+  if (messaging_version_problem()) return MESSAGING_ESYS;
   if (!messaging__descriptors_fit(24)) return MESSAGING_ESYS;
   handle->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   handle->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -3772,6 +3835,7 @@ static inline void messaging__handle_free(messaging__handle *handle) {
   pthread_cond_destroy(&handle->progress);
   pthread_mutex_destroy(&handle->core);
   pthread_mutex_destroy(&handle->gate);
+  if (handle->trace_file) fclose(handle->trace_file);
   if (handle->page) munmap((void *)(uintptr_t)handle->page, (size_t)sysconf(_SC_PAGESIZE));
   MESSAGING_FREE(handle);
 }
@@ -4676,6 +4740,30 @@ static inline messaging_status messaging__get_stats(const messaging__handle *con
   return MESSAGING_OK;
 }
 
+static inline messaging_status messaging__get_worker_stats(const messaging__handle *constant, pid_t id, messaging_worker_stats *stats) {
+  messaging__handle *handle = (messaging__handle *)(uintptr_t)constant;
+  if (stats) memset(stats, 0, sizeof *stats);
+  messaging_status status = messaging__check(handle, MESSAGING__IM_ONLY);
+  if (status != MESSAGING_OK) return status;
+  if (!stats) return MESSAGING_EINVAL;
+  uint64_t now = messaging__now_ms();
+  messaging__lock(handle);
+  const messaging__peer *peer = (const messaging__peer *)messaging__map_get(&handle->im.by_id, messaging__id_key(id));
+  if (peer) {
+    stats->kind = peer->who.kind;
+    stats->joined = peer->state == MESSAGING__ACTIVE && peer->confirmed;
+    stats->dead = peer->state == MESSAGING__GONE;
+    stats->silent = peer->silent;
+    stats->blocked = peer->blocked;
+    stats->next_number = peer->has;
+    stats->lag = peer->state == MESSAGING__ACTIVE || peer->state == MESSAGING__LISTED ? messaging__im_next(&handle->im) - peer->has : 0;
+    stats->batches = peer->expected - 1;
+    stats->heard_ms = peer->heard_ms && now > peer->heard_ms ? now - peer->heard_ms : 0;
+  }
+  messaging__unlock(handle);
+  return peer ? MESSAGING_OK : MESSAGING_EKIND;
+}
+
 /* Prints bytes on one line: what is no printable ASCII as \xNN. */
 static inline int messaging__print_bytes(FILE *file, const char *bytes, size_t size) {
   int printed = 0;
@@ -4819,6 +4907,14 @@ static inline messaging_status messaging__exit(void *out) {
 }
 
 /* ---- Calls: without an instance ---- */
+
+static inline const char *messaging_version_problem(void) {
+  int major, minor, patch;
+  zmq_version(&major, &minor, &patch);
+  if (ZMQ_MAKE_VERSION(major, minor, patch) < ZMQ_MAKE_VERSION(4, 3, 3)) return "the libzmq found at run time is older than 4.3.3";
+  if (msgpack_version_major() < 4) return "the msgpack-c found at run time is older than 4.0";
+  return NULL;
+}
 
 static inline const char *messaging_strerror(messaging_status status) {
   switch (status) {
