@@ -1494,7 +1494,8 @@ typedef struct {
   messaging__ring early;     /* of messaging__early, in order */
   size_t early_bytes;
   uint64_t nak_at, nak_next; /* when to ask (again) for what is missing, and next when it was last asked */
-  uint32_t nak_ms;
+  uint32_t nak_ms, answer_ms; /* time to the next question; how long answers take */
+  uint64_t asked_ms;         /* when the last question was asked; 0: it was answered */
   bool asking;               /* a gap is known and was asked for */
 
   /* Upwards. */
@@ -1538,7 +1539,6 @@ static inline void messaging__worker_init(messaging__worker *worker, const messa
   worker->next = worker->known = worker->number = 1;
   worker->ack_ms = MESSAGING__ACK_MS;
   worker->ack_at = worker->nak_at = worker->probe_at = worker->again_at = MESSAGING__NEVER;
-  worker->nak_ms = MESSAGING__NAK_MS;
   worker->probe_ms = MESSAGING__PROBE_MS;
   worker->hello_ms = MESSAGING__HELLO_MS;
   worker->hello_at = worker->heard_ms = worker->spoken_ms = now;
@@ -1739,9 +1739,25 @@ static inline void messaging__worker_set_window(messaging__worker *worker, uint6
 
 /* ---- Worker: what comes down ---- */
 
+/* How long to wait for an answer: twice as long as answers take of late. */
+static inline uint32_t messaging__worker_patience(const messaging__worker *worker) {
+  return worker->answer_ms * 2 > MESSAGING__NAK_MS ? worker->answer_ms * 2 : (uint32_t)MESSAGING__NAK_MS;
+}
+
+/* What was asked for begins to come. */
+static inline void messaging__worker_answered(messaging__worker *worker, uint64_t now) {
+  if (worker->asked_ms) {
+    uint32_t took = (uint32_t)messaging__earlier(now - worker->asked_ms, MESSAGING__NAK_MAX_MS / 2);
+    worker->answer_ms = took > worker->answer_ms ? took : (worker->answer_ms * 7 + took) / 8;
+    worker->asked_ms = 0;
+  }
+  worker->nak_ms = messaging__worker_patience(worker);
+  worker->nak_at = now + worker->nak_ms;
+}
+
 /* Something new was delivered or is known: see to an acknowledgement, and to what is missing. */
 static inline void messaging__worker_advanced(messaging__worker *worker, uint64_t now) {
-  worker->nak_ms = MESSAGING__NAK_MS;
+  if (worker->asking && worker->nak_at != MESSAGING__NEVER) messaging__worker_answered(worker, now);
   if (worker->ack_at == MESSAGING__NEVER) worker->ack_at = now + worker->ack_ms;
   if (worker->asking && worker->next >= worker->known) {
     worker->asking = false;
@@ -1752,6 +1768,7 @@ static inline void messaging__worker_advanced(messaging__worker *worker, uint64_
 static inline void messaging__worker_missing(messaging__worker *worker, uint64_t now) {
   if (worker->asking || worker->next >= worker->known) return;
   worker->asking = true;
+  worker->nak_ms = messaging__worker_patience(worker);
   worker->nak_at = now;
 }
 
@@ -1823,6 +1840,7 @@ static inline void messaging__worker_ask(messaging__worker *worker, uint64_t now
     return;
   }
   worker->nak_next = worker->next;
+  worker->asked_ms = now;
   worker->nak_at = now + worker->nak_ms;
   worker->nak_ms = messaging__doubled(worker->nak_ms, MESSAGING__NAK_MAX_MS);
   worker->stats.repairs_asked++;
