@@ -184,6 +184,7 @@ enum {
   MESSAGING__NONCES_MAX = 4,                /* former incarnations remembered of a worker */
   MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
   MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
+  MESSAGING__PING_PATIENCE = 5,             /* heartbeats without an answer until a tcp connection counts as dead */
   MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
   MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
   MESSAGING__REPORTS_FLOOD = 64,            /* of them, those that a peer can cause at will */
@@ -4032,8 +4033,20 @@ static inline bool messaging__read_key(const char *given, char first[MESSAGING__
   return true;
 }
 
+/* Across hosts a connection may be dead without either end being told: libzmq's own pings find out, and it connects anew. What was lost
+ * meanwhile the protocol repairs. */
+static inline void messaging__ping_connections(messaging__handle *handle) {
+  int interval = (int)handle->options.heartbeat_ms, patience = interval * MESSAGING__PING_PATIENCE;
+  void *sockets[] = {handle->in, handle->out};
+  for (int i = 0; i < 2; i++) {
+    zmq_setsockopt(sockets[i], ZMQ_HEARTBEAT_IVL, &interval, sizeof interval);
+    zmq_setsockopt(sockets[i], ZMQ_HEARTBEAT_TIMEOUT, &patience, sizeof patience);
+  }
+}
+
 /* Makes both sockets servers, and opens the socket on which libzmq asks who may come. */
 static inline messaging_status messaging__secure_im(messaging__handle *handle) {
+  messaging__ping_connections(handle);
   if (!handle->options.secret) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
   char server_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
   int yes = 1;
@@ -4055,6 +4068,7 @@ static inline messaging_status messaging__secure_im(messaging__handle *handle) {
 }
 
 static inline messaging_status messaging__secure_worker(messaging__handle *handle) {
+  messaging__ping_connections(handle);
   if (!handle->options.credential) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
   char server_public[MESSAGING__HALF_KEY + 1], client_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
   if (!messaging__read_key(handle->options.credential, server_public, client_secret)) return MESSAGING_EAUTH;
