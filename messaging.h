@@ -239,9 +239,9 @@ typedef struct {
   uint64_t refused;           /* announcements that were refused, batches that found no room and were left to be sent again */
   uint64_t wakeups;           /* times that the background thread woke */
   uint64_t errors_dropped;    /* reports that found the queue to the error handler full */
-  size_t outbox_bytes, outbox_bytes_max;
-  size_t inbox_bytes, inbox_bytes_max;
-  size_t history_bytes, history_bytes_max;
+  size_t outbox_bytes, outbox_bytes_max;   /* sent here, not yet accepted by the supervisor; and the limit */
+  size_t inbox_bytes, inbox_bytes_max;     /* delivered here, not yet received by the application; and the limit */
+  size_t history_bytes, history_bytes_max; /* supervisor: relay messages kept; and the limit */
   uint64_t history_first;     /* supervisor: the lowest number that the history still holds */
   uint64_t acknowledged;      /* supervisor: its application and all live listed workers have all below; worker: batches accepted */
   uint32_t workers_listed;    /* supervisor: live workers on the list, and how many of them are connected */
@@ -250,7 +250,7 @@ typedef struct {
 
 /* How a supervisor sees one listed worker. */
 typedef struct {
-  messaging_kind kind;
+  messaging_kind kind;  /* as listed */
   bool joined;          /* connected in this generation */
   bool dead;            /* died; must be listed again to come back */
   bool silent;          /* not watched by a pidfd, and nothing heard for silence_ms */

@@ -99,7 +99,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#ifdef __cplusplus
+extern "C" { /* glibc 2.36 forgot */
+#endif
 #include <sys/pidfd.h>
+#ifdef __cplusplus
+}
+#endif
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -2607,6 +2613,9 @@ static inline bool messaging__im_hello(messaging__im *im, messaging__reader *rea
   hello.message_bytes_max = messaging__read_uint(reader, UINT64_MAX);
   if (reader->bad || reader->at != reader->end) return false;
   if (im->leaving) messaging__im_heartbeat(im, now);
+  /* A death is seen before an heir of the id: else the heir would be struck for its forebear's death. */
+  bool heir = peer && peer->watch >= 0 && peer->who.nonce != hello.who.nonce;
+  if (heir && im->port.died(im->port.self, peer->watch)) messaging__im_dead(im, peer);
   if (!peer || peer->state == MESSAGING__GONE || !messaging__im_admit(im, peer, &hello, now)) messaging__im_park(im, &hello);
   return true;
 }
