@@ -2485,8 +2485,10 @@ static inline void messaging__im_repair(messaging__im *im, messaging__peer *peer
 static inline void messaging__peer_forget_nonce(messaging__im *im, messaging__peer *peer) {
   if (peer->who.nonce == 0) return;
   messaging__map_remove(&im->by_nonce, peer->who.nonce);
-  memmove(&peer->former[1], &peer->former[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->former[0]);
-  peer->former[0] = peer->who.nonce;
+  /* One that never spoke may yet: of two that claim an id, the first to answer its welcome has it. */
+  bool over = peer->confirmed || !messaging__peer_live(peer);
+  if (over) memmove(&peer->former[1], &peer->former[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->former[0]);
+  if (over) peer->former[0] = peer->who.nonce;
   peer->who.nonce = 0;
 }
 
@@ -2510,8 +2512,8 @@ static inline void messaging__peer_reset(messaging__im *im, messaging__peer *pee
 static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer, uint64_t nonce, uint64_t now) {
   if (!messaging__map_reserve(&im->by_nonce, im->by_nonce.count + 1)) return; /* it announces itself again */
   if (peer->state == MESSAGING__LEFT) im->live++;
-  messaging__peer_reset(im, peer);
   messaging__peer_forget_nonce(im, peer);
+  messaging__peer_reset(im, peer);
   im->held = messaging__earlier(im->held, peer->has);
   peer->who.nonce = nonce;
   peer->state = MESSAGING__ACTIVE;
@@ -2620,10 +2622,23 @@ static inline bool messaging__im_hello(messaging__im *im, messaging__reader *rea
   return true;
 }
 
+/* A peer that had fallen silent is back. History was trimmed without regard to it; from now on it counts again. */
+static inline void messaging__im_back(messaging__im *im, messaging__peer *peer) {
+  uint64_t first = im->inbox->log.first;
+  peer->silent = false;
+  if (peer->has < first) {
+    messaging__report_gap(&im->port, &peer->who, peer->has, first, "a worker that was silent is back after history was cut");
+    peer->has = first;
+    peer->status_due = true; /* which says where history begins */
+    messaging__im_busy(im, peer);
+  }
+  im->held = messaging__earlier(im->held, peer->has);
+}
+
 /* A frame of this generation from a peer: it is alive, and has its welcome. */
 static inline void messaging__im_heard(messaging__im *im, messaging__peer *peer, uint64_t now) {
   peer->heard_ms = now;
-  peer->silent = false;
+  if (peer->silent) messaging__im_back(im, peer);
   if (peer->confirmed || peer->state != MESSAGING__ACTIVE) return;
   peer->confirmed = true;
   im->joined++;
@@ -2760,7 +2775,8 @@ static inline messaging__peer *messaging__im_sender(messaging__im *im, const mes
     return peer;
   }
   im->stats.stale++;
-  if (ours && !peer && id >= INT32_MIN && id <= INT32_MAX) {
+  /* Also when a late announcement put it on the list of a new generation: its handle is that of the old one. */
+  if (ours && (!peer || envelope->generation != im->era.generation) && id >= INT32_MIN && id <= INT32_MAX) {
     messaging__who who = {(pid_t)id, 0, nonce};
     messaging__im_refuse(im, &who, MESSAGING_ENOTRUNNING);
   }
@@ -3025,8 +3041,8 @@ static inline messaging__peer *messaging__peer_new(messaging_child child) {
 static inline void messaging__im_strike(messaging__im *im, messaging__peer *peer, messaging__peer *heir) {
   if (messaging__peer_live(peer)) im->live--;
   if (peer->state == MESSAGING__ACTIVE) messaging__im_refuse(im, &peer->who, MESSAGING_ENOTRUNNING);
-  messaging__peer_reset(im, peer);
   messaging__peer_forget_nonce(im, peer);
+  messaging__peer_reset(im, peer);
   if (peer->watch >= 0) im->port.unwatch(im->port.self, peer->watch);
   if (heir) memcpy(heir->former, peer->former, sizeof heir->former);
   messaging__map_remove(&im->by_id, messaging__id_key(peer->who.id));
