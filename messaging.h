@@ -300,7 +300,7 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *
  * bus_run_im(bus_ctx *im, const messaging_child *children, size_t count, messaging_error_fn *, void *user)
  *   Starts the supervisor's background thread and the first generation with these children (none is fine). The handler may be NULL.
- *   Once only (EINVAL). EINVAL an id twice, or a kind 0; ESYS when descriptors for so many workers do not fit.
+ *   Once only (EINVAL). EINVAL an id twice, or 0; EKIND kind 0; ESYS when descriptors for so many workers do not fit.
  *
  * bus_run_worker(bus_ctx *worker, messaging_error_fn *, void *user)
  *   Starts the worker's background thread. The worker may send at once; what it sends is kept until the supervisor lists it.
@@ -344,7 +344,7 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  * bus_update_child_processes_list(bus_ctx *im, const messaging_child *, size_t count)
  *   Supervisor: the new list of children. If any worker is on both lists and alive, the generation goes on: the missing are gone and
  *   see termination, newcomers get the history. Otherwise a new generation begins. Done when it returns; a pid that is dead already
- *   is reported as ELOST. EINVAL, ESYS as in bus_run_im: nothing was changed.
+ *   is reported as ELOST. EINVAL, EKIND, ESYS as in bus_run_im: nothing was changed.
  *
  * bus_add_child_process(bus_ctx *im, messaging_child)
  *   Supervisor: one more worker for this generation; it gets the history. EINVAL: listed already.

@@ -191,6 +191,7 @@ enum {
   MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
   MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
   MESSAGING__PING_PATIENCE = 5,             /* heartbeats without an answer until a tcp connection counts as dead */
+  MESSAGING__LAST_ROUNDS = 64,              /* steps in which frames are taken before a death is handled */
   MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
   MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
   MESSAGING__REPORTS_FLOOD = 64,            /* of them, those that a peer can cause at will */
@@ -3658,11 +3659,15 @@ static inline void messaging__dispatch(messaging__handle *handle) {
 /* A worker's supervisor has died. What it had sent is taken first, a goodbye perhaps. */
 static inline void messaging__peer_died(messaging__handle *handle) {
   messaging__epoll(handle, EPOLL_CTL_DEL, handle->peer_fd, 0, 0, 0);
-  while (messaging__take_frames(handle, messaging__now_ms())) {}
+  uint64_t now = messaging__now_ms();
+  for (int rounds = 0; rounds < MESSAGING__LAST_ROUNDS && messaging__take_frames(handle, now); rounds++) {}
   messaging__worker_end(&handle->worker, MESSAGING_ELOST, "the supervisor died");
 }
 
+/* A worker has died. What had arrived of it is taken first, a goodbye perhaps. */
 static inline void messaging__child_died(messaging__handle *handle, pid_t id) {
+  uint64_t now = messaging__now_ms();
+  for (int rounds = 0; rounds < MESSAGING__LAST_ROUNDS && messaging__take_frames(handle, now); rounds++) {}
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&handle->im.by_id, messaging__id_key(id));
   if (peer && peer->watch >= 0 && messaging__shell_died(handle, peer->watch)) messaging__im_dead(&handle->im, peer);
 }
