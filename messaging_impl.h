@@ -598,8 +598,9 @@ static inline bool messaging__skip_object(messaging__reader *reader) {
     uint64_t left = (uint64_t)(reader->end - reader->at);
     if (reader->bad || skip > left || elements > left) return false;
     reader->at += skip;
+    bool container = (tag >= 0x80 && tag <= 0x9f) || (tag >= 0xdc && tag <= 0xdf);
+    if (container && depth == MESSAGING__NESTING_MAX) return false; /* an empty one too: msgpack-c counts it */
     if (elements) {
-      if (depth == MESSAGING__NESTING_MAX) return false;
       open[depth++] = elements;
     } else {
       while (depth && --open[depth - 1] == 0) depth--;
@@ -1735,7 +1736,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
   }
   if (!progress) return;
   worker->probe_ms = MESSAGING__PROBE_MS;
-  worker->probe_at = worker->flights.count ? now + worker->probe_ms : MESSAGING__NEVER;
+  worker->probe_at = worker->flights.count || worker->window == 0 ? now + worker->probe_ms : MESSAGING__NEVER;
 }
 
 /* What the supervisor allows on the wire. A closed window is asked about, should the word that it opens be lost. */
@@ -1743,6 +1744,7 @@ static inline void messaging__worker_set_window(messaging__worker *worker, uint6
   if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
   worker->window = window;
   if (worker->probe_at == MESSAGING__NEVER && window == 0) worker->probe_at = now + worker->probe_ms;
+  else if (window > 0 && worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
 }
 
 /* ---- Worker: what comes down ---- */
@@ -1952,7 +1954,7 @@ static inline bool messaging__worker_status(messaging__worker *worker, messaging
   uint64_t expected = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
   uint64_t window = messaging__read_uint(reader, UINT32_MAX);
   uint32_t probe = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
-  if (!messaging__news_read(reader, &news) || expected > worker->number) return false;
+  if (!messaging__news_read(reader, &news) || expected > worker->number || envelope->generation == 0) return false;
   if (welcome && worker->state == MESSAGING__ANNOUNCING) {
     memcpy(worker->era.session, envelope->session, 16);
     worker->era.generation = envelope->generation;

@@ -40,6 +40,17 @@
 /* For a status that does not matter here; gcc wants it to be used nevertheless. */
 static inline void ignore(messaging_status status) { (void)status; }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* ---- Time ------------------------------------------------------------------------------------------------------------ */
 
 static inline int64_t now_ms(void) {
@@ -454,13 +465,14 @@ static inline void *puppet_thread(void *arg) {
 typedef enum { PROCESSES, THREADS } where;
 
 typedef struct {
-  const char *name;
   where where;
   bus_ctx *im;
   messaging_addresses addresses;
   logbook *log; /* what the supervisor's application received, and its handler heard */
   puppet workers[WORKERS_MAX];
   size_t count;
+  puppet spares[WORKERS_MAX]; /* see fork_spares */
+  size_t spares_count;
   pid_t ids;           /* negative ids given out */
   size_t fds, threads; /* at the start */
 } world;
@@ -501,44 +513,72 @@ static inline void on_alarm(int signal_number) {
   } while (0)
 #define assert_ok(call) assert_status(MESSAGING_OK, call)
 
-static inline puppet *worker_slot(world *w, messaging_kind kind) {
-  assert_true(w->count < WORKERS_MAX);
-  puppet *p = &w->workers[w->count++];
-  *p = (puppet){.kind = kind, .alive = true, .log = logbook_make()};
+static inline puppet make_puppet(void) {
+  puppet p = {.alive = true, .log = logbook_make()};
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) fail_msg("socketpair: %s", strerror(errno));
-  p->fd = pair[0];
-  p->puppet_fd = pair[1];
+  p.fd = pair[0];
+  p.puppet_fd = pair[1];
   return p;
+}
+
+static inline void close_others(puppet *puppets, size_t count, int own_fd) {
+  for (size_t i = 0; i < count; i++) {
+    if (puppets[i].fd >= 0) (void)close(puppets[i].fd);
+    if (puppets[i].puppet_fd >= 0 && puppets[i].puppet_fd != own_fd) (void)close(puppets[i].puppet_fd);
+  }
 }
 
 /* What a forked puppet does first: it must not outlive its parent, and not hold the sockets of the others. */
 static inline void become_puppet(world *w, const puppet *self) {
   (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-  for (size_t i = 0; i < w->count; i++) {
-    if (w->workers[i].fd >= 0) (void)close(w->workers[i].fd);
-    if (&w->workers[i] != self && w->workers[i].puppet_fd >= 0) (void)close(w->workers[i].puppet_fd);
-  }
+  close_others(w->workers, w->count, self->puppet_fd);
+  close_others(w->spares, w->spares_count, self->puppet_fd);
 }
 
-static inline puppet *hire_process(world *w, messaging_kind kind) {
-  puppet *p = worker_slot(w, kind);
+static inline void fork_puppet(world *w, puppet *p) {
   (void)fflush(NULL);
   p->pid = fork();
   assert_true(p->pid >= 0);
   if (p->pid == 0) {
     become_puppet(w, p);
+    if (p->fd >= 0) (void)close(p->fd);
     puppet_serve(p->log, p->puppet_fd);
     _exit(0);
   }
   (void)close(p->puppet_fd);
   p->puppet_fd = -1;
   p->id = p->pid;
-  return p;
+}
+
+/* Sanitizers do not bear a fork while other threads run; there, all processes that a test may want are forked before it. */
+static inline void fork_spares(world *w) {
+  for (size_t i = 0; i < WORKERS_MAX; i++) {
+    puppet p = make_puppet();
+    fork_puppet(w, &p);
+    w->spares[w->spares_count++] = p;
+  }
+}
+
+static inline puppet *add_puppet(world *w, messaging_kind kind, puppet p) {
+  assert_true(w->count < WORKERS_MAX);
+  w->workers[w->count] = p;
+  w->workers[w->count].kind = kind;
+  return &w->workers[w->count++];
+}
+
+static inline puppet *hire_process(world *w, messaging_kind kind) {
+  if (SANITIZED) {
+    assert_true(w->spares_count > 0);
+    return add_puppet(w, kind, w->spares[--w->spares_count]);
+  }
+  puppet p = make_puppet();
+  fork_puppet(w, &p);
+  return add_puppet(w, kind, p);
 }
 
 static inline puppet *hire_thread(world *w, messaging_kind kind) {
-  puppet *p = worker_slot(w, kind);
+  puppet *p = add_puppet(w, kind, make_puppet());
   p->id = -++w->ids;
   if (pthread_create(&p->thread, NULL, puppet_thread, p) != 0) fail_msg("no thread");
   return p;
@@ -661,9 +701,11 @@ static inline void forget_workers(world *w) {
   w->count = 0;
 }
 
+/* Forgets what the supervisor's application has received. What the handler was told stays; it may be writing. */
 static inline void forget_log(world *w) {
-  logbook_free(w->log);
-  w->log = logbook_make();
+  atomic_size_t *counts[] = {&w->log->count,   &w->log->relays,  &w->log->outputs, &w->log->terminations,
+                             &w->log->last_id, &w->log->batches, &w->log->broken,  &w->log->terminations_not_first};
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) atomic_store(counts[i], 0);
 }
 
 /* How most tests end: every worker and then the supervisor leaves with everything delivered. */
@@ -685,6 +727,7 @@ static inline int setup_world(void **state, where where_workers) {
   (void)signal(SIGALRM, on_alarm);
   (void)signal(SIGPIPE, SIG_IGN);
   (void)alarm((unsigned)(8 * deadline_ms() / 1000));
+  if (SANITIZED && where_workers == PROCESSES) fork_spares(w);
   *state = w;
   return 0;
 }
@@ -695,6 +738,10 @@ static inline int setup_threads(void **state) { return setup_world(state, THREAD
 /* Leaves nothing behind: no child, no thread, no descriptor, no folder; whether the test passed or not. */
 static inline int teardown(void **state) {
   world *w = *state;
+  for (size_t i = 0; i < w->spares_count; i++) {
+    dismiss(&w->spares[i]);
+    logbook_free(w->spares[i].log);
+  }
   for (size_t i = 0; i < w->count; i++)
     if (w->workers[i].pid > 0) {
       if (w->workers[i].alive) (void)kill(w->workers[i].pid, SIGKILL);

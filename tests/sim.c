@@ -1642,7 +1642,7 @@ static void crashed(int sig) {
 
 int main(int argc, char **argv) {
   uint64_t from = 1, seeds = 1000, seconds = 0, removed = 0, failures = 0, failures_max = 10, ran = 0;
-  bool one = false;
+  bool one = false, plain = false;
   for (int i = 1; i < argc; i++) {
     const char *value = i + 1 < argc ? argv[i + 1] : "0";
     if (strncmp(argv[i], "SEEDS=", 6) == 0) seeds = strtoull(argv[i] + 6, NULL, 0);
@@ -1652,6 +1652,7 @@ int main(int argc, char **argv) {
     else if (strcmp(argv[i], "--seed") == 0) from = strtoull(value, NULL, 0), seeds = 1, one = true, i++;
     else if (strcmp(argv[i], "--without") == 0) removed = strtoull(value, NULL, 0), i++;
     else if (strcmp(argv[i], "--tell") == 0) verbose = true;
+    else if (strcmp(argv[i], "--plain") == 0) plain = true; /* no shrinking, no counts */
     else return fprintf(stderr, "sim [SEEDS=n] [FROM=n] [FAILURES=n] [--quick seconds] [--seed n [--without mask] [--tell]]\n"), 64;
   }
   signal(SIGSEGV, crashed);
@@ -1664,11 +1665,11 @@ int main(int argc, char **argv) {
     ran++;
     if (try_world(from + i, removed)) continue;
     failures++;
-    if (one) printf("FAILED seed %" PRIu64 ": %s\n", from, failure);
+    if (one || plain) printf("FAILED seed %" PRIu64 ": %s\n", from + i, failure);
     else explain(from + i, removed);
   }
   double spent = (double)(seconds_ms() - start) / 1000.0;
-  if (!one) print_covered();
+  if (!one && !plain) print_covered();
   printf("cost of loss: %" PRIu64 " frames lost, %" PRIu64 " batches sent again, %" PRIu64 " times as many in the worst world\n", cost_lost, cost_repeated, cost_most);
   printf("%" PRIu64 " worlds in %.1f s, %.0f a second; seeds from %" PRIu64 "; %" PRIu64 " failed; memory at most %zu bytes\n", ran, spent,
          (double)ran / (spent > 0 ? spent : 1), from, failures, memory_peak);

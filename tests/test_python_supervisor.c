@@ -40,7 +40,7 @@ typedef struct {
 
 static FILE *run(const char *program, const char *arguments) {
   char command[1000];
-  snprintf(command, sizeof command, "timeout 100 /usr/bin/python3 tests/python/%s %s 2>&1", program, arguments);
+  snprintf(command, sizeof command, "timeout 100 /usr/bin/python3 tests/python/%s %s", program, arguments);
   FILE *output = popen(command, "r");
   assert_non_null(output);
   return output;
@@ -253,5 +253,6 @@ int main(void) {
       cmocka_unit_test(test_repair_after_loss),         cmocka_unit_test(test_terminate_of_a_worker),
       cmocka_unit_test(test_goodbye_of_the_supervisor),
   };
+  if (getenv("MESSAGING_TEST")) cmocka_set_test_filter(getenv("MESSAGING_TEST"));
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

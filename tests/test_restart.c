@@ -148,7 +148,7 @@ static void test_half_are_replaced_while_they_talk(void **state) {
 /* All are killed while they talk, and a new generation begins at once: of the dead nothing is heard any more. */
 static void test_nothing_crosses_generations(void **state) {
   world *w = *state;
-  enum { ROUNDS = 10, WORKERS = 3, EACH = 200 };
+  enum { ROUNDS = SANITIZED ? 8 : 10, WORKERS = 3, EACH = 200 };
   open_im(w, NULL);
   run_im(w, 0, 0);
   for (uint32_t round = 0; round < ROUNDS; round++) {
@@ -182,7 +182,7 @@ static size_t count_socket_files(const world *w) {
 /* Generation after generation leaves no descriptor, thread or file behind. */
 static void test_many_generations_leave_nothing(void **state) {
   world *w = *state;
-  enum { ROUNDS = 40, WARM_UP = 5, WORKERS = 2 };
+  enum { ROUNDS = SANITIZED ? 12 : 40, WARM_UP = 5, WORKERS = 2 };
   size_t fds = 0, threads = 0, files = 0;
   open_im(w, NULL);
   run_im(w, 0, 0);

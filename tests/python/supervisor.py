@@ -6,10 +6,11 @@ usage: supervisor.py FOLDER KIND IDS SEND EXPECT END [LOSE]
 Binds two ipc addresses in FOLDER and prints them. Lists the workers IDS (separated by commas), all of kind KIND; sends SEND relay messages
 (integers from 9000); takes EXPECT relay messages from its workers and prints a line for each ("number id value"), and one for each output
 message ("output id type value text"). Once every worker has joined and has everything, it asks for termination and waits for their
-goodbyes (END is term), or leaves with a goodbye of its own (END is bye). With LOSE it keeps every LOSE-th broadcast to itself and throws
-every LOSE-th batch that comes up away, so that both sides have to repair.
+goodbyes (END is term), or leaves with a goodbye of its own (END is bye). With LOSE it keeps one broadcast in LOSE to itself and throws
+one batch in LOSE that comes up away (by chance, with a fixed seed), so that both sides have to repair.
 """
 import os
+import random
 import struct
 import sys
 import time
@@ -53,8 +54,12 @@ class Supervisor:
         self.history, self.next, self.number = [], 1, 1  # (first, after, frame); next relay number; of our own next batch
         self.terms, self.leaving = [], False
         self.heartbeat_at = self.again_at = 0.0
-        self.published = self.arrived = self.repairs = self.gaps = 0
+        self.chance = random.Random(7)
+        self.repairs = self.gaps = 0
         self.relays, self.outputs = [], []
+
+    def lost(self):
+        return self.lose > 0 and self.chance.randrange(self.lose) == 0
 
     # Downwards.
 
@@ -78,8 +83,7 @@ class Supervisor:
         frame = frame[:AT_POSITION] + struct.pack(">Q", self.next) + frame[AT_POSITION + 8:]
         self.history.append((self.next, self.next + count, frame))
         self.next += count
-        self.published += 1
-        if not self.lose or self.published % self.lose:
+        if not self.lost():
             self.pub.send(frame)
 
     def send(self, objects):
@@ -127,11 +131,8 @@ class Supervisor:
 
     def batch(self, frame, type_of_frame, body):
         worker_id, _, nonce, number, position, count, _, payload = body
-        self.arrived += 1
-        if self.lose and self.arrived % self.lose == 0:
-            return
         peer = self.heard(worker_id, nonce, position)
-        if peer is None:
+        if peer is None or self.lost():
             return
         if number != peer.expected:
             self.gaps += number > peer.expected
@@ -164,7 +165,7 @@ class Supervisor:
             self.status(peer)
 
     def take(self, frame):
-        _, version, type_of_frame, session, generation, body = msgpack.unpackb(frame, raw=False, max_buffer_size=1 << 30)
+        _, version, type_of_frame, session, generation, body = msgpack.unpackb(frame, raw=False)
         if version != VERSION:
             return
         if type_of_frame == HELLO:

@@ -1,0 +1,3 @@
+/* include messaging.h, not messaging_impl.h */
+// same
+#include "messaging_impl.h"
