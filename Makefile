@@ -15,7 +15,9 @@ MESSAGING_LIBS = $(shell $(PKG_CONFIG) --libs $(MESSAGING_PACKAGES)) -pthread
 JOBS ?= $(shell nproc 2> /dev/null || echo 2)
 
 -include bench/bench.mk
+-include bench/portfolio/portfolio.mk
 -include tests/install.mk
+-include tests/sim.mk
 
 deps: ## installs what tests and benchmark need from the distribution (Debian 12 and its relatives; asks for root)
 	@tests/deps.sh
