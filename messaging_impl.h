@@ -775,6 +775,7 @@ typedef struct {
 
 static inline bool messaging__envelope_read(messaging__reader *reader, messaging__envelope *envelope) {
   size_t session_size;
+  memset(envelope, 0, sizeof *envelope);
   if (messaging__read_array(reader) != 6) return false;
   envelope->topic = messaging__read_bytes(reader, &envelope->topic_size);
   envelope->version = (uint8_t)messaging__read_uint(reader, 255);
