@@ -619,39 +619,69 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
 
 /* ==== Frames ==========================================================================================================
  *
- * The wire. A frame is one libzmq message of one part and one msgpack array of six:
+ * The wire, for whoever writes a peer in another language. The supervisor binds an XPUB and a PULL socket; a worker connects SUB and PUSH,
+ * having subscribed first to 96 a1 42 (all), then to 96 c4 11 57 id nonce (itself). A frame is one libzmq message of one part and one msgpack
+ * array of six:
  *
  *     [topic, version, type, session, generation, body]
  *
- * topic       string "B" (to all), string "U" (upwards), or a binary of 17 bytes (to one worker): 'W', id and nonce as big-endian 64 bits.
- *             Publishers match subscriptions by prefix: 96 a1 42 for "B", 96 c4 11 57 id nonce for one worker.
- * version     integer, MESSAGING_WIRE_VERSION
- * type        integer, see below
+ * topic       downwards to all, and every batch in both directions: the string "B". To one worker: a binary of 17 bytes: 'W', id and nonce as
+ *             big-endian 64 bits. All else upwards: the string "U". Publishers match subscriptions by prefix.
+ * version     integer: 1 (MESSAGING_WIRE_VERSION)
+ * type        integer: HELLO 1, RELAY 2, OUTPUT 3, REPORT 4, HEARTBEAT 5, WELCOME 6, STATUS 7, REPAIR 8, REFUSE 9
  * session     binary of 16 bytes, random for each supervisor; zeros in HELLO
  * generation  integer from 1; 0 in HELLO
  *
- * Integers may have any msgpack width, except in batches: these have the fixed layout of messaging__batch_offsets, because the
- * supervisor writes the position into the frame where it lies.
+ * Integers may have any msgpack width, numbers go up to 2^60, and strings and binaries are taken for each other. But a batch (RELAY, OUTPUT) has a
+ * fixed layout, because the supervisor writes the position into the frame where it lies: 81 bytes of header, then the payload. In hex, with
+ * the tags as they must be, big-endian values of the size shown in between:
  *
- * Upwards (worker to supervisor, PUSH to PULL):
- *   HELLO      [id, kind, nonce, message_bytes_max]            I am here; repeated until welcomed
- *   RELAY      [id, kind, nonce, number, position, count, flags, payload]   number: of this batch in the worker's one stream, from 1;
- *   OUTPUT     likewise                                        position: all relay messages below it are in my inbox
- *   REPORT     [id, nonce, position, probe, flags, credit, ranges]          flags UP_*; ranges: missing [first, last] relay numbers,
- *                                                              credit: bytes of repairs that my inbox has room for
- * Downwards (XPUB to SUB):
- *   RELAY      to all, as it came up, position: the number of its first relay message; number and nonce as the sender gave them
- *   HEARTBEAT  to all: [next, first, ack_ms, flags, terms]     next: the number after the last one given out; first: the lowest number
- *                                                              that history holds; flags DOWN_*; terms: who asked for termination,
- *                                                              at most two [id, kind, nonce]; ack_ms: acknowledge at most so often
- *   WELCOME    to one: [expected, window, probe, next, first, ack_ms, flags, terms]   session and generation are yours, history starts at first
- *   STATUS     to one, likewise                                expected: the number of your next batch, all below are accepted; window: bytes
- *                                                              that may be on the wire (0: stop); probe: of your last report
- *   REPAIR     to one: [last, count, payload]                  count RELAY frames of the history; last: 1 ends this answer
- *   REFUSE     to one: [status]                                a number of messaging_status: EKIND, EVERSION, EINVAL (your message_bytes_max differs):
- *                                                              for good; EAUTH: your id is taken, for now; ENOTRUNNING: you are not on the list any more
+ *     96 a1 42 01 type:1 c4 10 session:16 ce generation:4 98 d3 id:8 ce kind:4 cf nonce:8 cf number:8 cf position:8 ce count:4 flags:1 c6 size:4
  *
- * Payloads: of RELAY, count objects as encode wrote them, one after the other; of OUTPUT, count arrays [type, value, text].
+ * id          of a worker: as the supervisor lists it (pid, or a negative number); of the supervisor: its pid
+ * kind        the worker's, as listed; the supervisor's is 0
+ * nonce       64 bits, not 0, random for each incarnation of a worker and for each supervisor: who sent a batch is told by it
+ * number      of the batch in its sender's one stream of batches (RELAY and OUTPUT alike), from 1 without a gap
+ * position    upwards: all relay messages below it are in my inbox (from 1: nothing yet). Downwards: the number of the first relay message in the batch
+ * count       of messages in the payload, at least 1. RELAY: so many objects as encode wrote them, one behind the other. OUTPUT: so many arrays
+ *             [type, value, text]: type 0 log, 1 statistics, 2 progress; value an integer (level, unused, progress); text a binary
+ *
+ * Upwards (PUSH to PULL), bodies:
+ *   HELLO      [id, kind, nonce, message_bytes_max]     the last must be the supervisor's (16777216 unless it was configured); frames may be larger by
+ *                                                       128 KiB. Nothing else is sent before the WELCOME
+ *   RELAY, OUTPUT                                       batches. flags 1: answer with a STATUS at once. Repetitions are the same bytes
+ *   REPORT     [id, nonce, position, probe, flags, credit, ranges]   probe: a number that the next STATUS repeats; flags UP_*: 1 answer with a STATUS,
+ *                                                       2 I ask for termination, 4 I know of the termination, 8 I leave, 16 I know that you leave;
+ *                                                       ranges: at most 16 [first, last] of missing relay numbers, ascending; credit: bytes of
+ *                                                       repairs that I have room for. The first batch of an answer comes whatever the credit
+ * Downwards (XPUB to SUB), bodies:
+ *   RELAY                                               to all, the sender's own included: as it came up, with its position
+ *   HEARTBEAT  [next, first, ack_ms, flags, terms]      to all. next: one more than the highest relay number given out; first: the lowest that history
+ *                                                       holds; ack_ms: acknowledge at most so often; flags DOWN_*: 1 send a REPORT at once, 2 you alone
+ *                                                       are asked to terminate, 4 I leave, 8 I know that you leave, 16 a later batch than the expected
+ *                                                       one came; terms: who asked for termination, at most two [id, kind, nonce]
+ *   WELCOME    [expected, window, probe, next, first, ack_ms, flags, terms]   to one. The session and the generation of this frame are yours from now on
+ *   STATUS     likewise                                 expected: the number of your next batch, all below are accepted; window: bytes of batches that may
+ *                                                       be on the wire, one batch always may unless it is 0
+ *   REPAIR     [last, count, frames]                    to one: a binary of count whole RELAY frames; last 1: this answer is complete
+ *   REFUSE     [status]                                 to one. For good: 1 your message_bytes_max differs, 6 your kind differs from the list, 16 your
+ *                                                       version; 7 you are not on the list (any more), of any generation. 15: your id is taken, for now
+ *
+ * Who hears this does that; whatever is not answered is said again, ever more seldom:
+ *   HELLO, listed               WELCOME, each time, until the worker speaks in the session (an earlier one may have been sent before the subscription)
+ *   HELLO, not listed           nothing, until it is listed: then WELCOME
+ *   WELCOME                     a REPORT at once, asking for 1 to next - 1 from first on, if there is anything; then batches as the window allows
+ *   the next batch              RELAY: publish it; OUTPUT: STATUS (soon, or at once if flagged). Other numbers: STATUS, with flag 16 if higher
+ *   one's own RELAY             it and all batches below are accepted; its messages count as delivered, but are not
+ *   RELAY ahead of a gap, or next above what is known    keep it if there is room, and REPORT with the missing ranges
+ *   first above what is known   those between are gone: tell the application, and go on from first
+ *   REPORT with ranges          REPAIR
+ *   UP_ANSWER, DOWN_ANSWER      STATUS, REPORT
+ *   flag 2 upwards              add it to terms, HEARTBEAT; repeat terms to each until it has sent flag 4. Who finds another's nonce than its own in terms
+ *                               is to terminate
+ *   flag 8 upwards, 4 downwards the same flag shifted: 8 downwards, 16 upwards
+ * A frame whose session or generation is not one's own is ignored (REFUSE: whose session). A worker that is silent for silence_ms and not
+ * watched by a pidfd counts as lost; a REPORT each heartbeat_ms keeps it alive. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
  */
 
 enum {
@@ -3325,9 +3355,19 @@ static inline int messaging__describe(char *line, size_t size, uint8_t type, mes
   messaging__batch batch;
   bool holds_batch = type == MESSAGING__RELAY || type == MESSAGING__OUTPUT;
   if (holds_batch && messaging__batch_read(frame.data, frame.size, &batch))
-    return snprintf(line, size, "id %lld kind %lu nonce %016llx number %llu position %llu count %lu", (long long)batch.id, (unsigned long)batch.kind,
+    return snprintf(line, size, "id %lld kind %lu nonce %llu number %llu position %llu count %lu", (long long)batch.id, (unsigned long)batch.kind,
                     (unsigned long long)batch.nonce, (unsigned long long)batch.number, (unsigned long long)batch.position, (unsigned long)batch.count);
-  if (type == MESSAGING__REPAIR || frame.size > MESSAGING__CONTROL_SIZE || !messaging__holds(body->at, (size_t)(body->end - body->at), 1)) return 0;
+  if (type == MESSAGING__REPAIR) {
+    messaging__reader repair = *body;
+    size_t payload;
+    bool three = messaging__read_array(&repair) == 3;
+    bool last = messaging__read_uint(&repair, 1) == 1;
+    uint64_t count = messaging__read_uint(&repair, UINT32_MAX);
+    const uint8_t *frames = messaging__read_bytes(&repair, &payload);
+    if (!three || repair.bad || !messaging__batch_read(frames, payload, &batch)) return snprintf(line, size, "last %d, empty", last);
+    return snprintf(line, size, "last %d batches %llu from position %llu", last, (unsigned long long)count, (unsigned long long)batch.position);
+  }
+  if (frame.size > MESSAGING__CONTROL_SIZE || !messaging__holds(body->at, (size_t)(body->end - body->at), 1)) return 0;
   msgpack_unpacked unpacked;
   msgpack_unpacked_init(&unpacked);
   int written = 0;
@@ -4913,6 +4953,7 @@ static inline void messaging__report_rest(messaging__handle *handle, messaging_s
   pthread_mutex_lock(&handle->outbox.lock);
   size_t bytes = handle->outbox.bytes;
   pthread_mutex_unlock(&handle->outbox.lock);
+  if (bytes == 0 && !handle->is_im) return;
   snprintf(detail, sizeof detail, "exit: %zu bytes of messages were not accepted", bytes);
   messaging_error error = {status, 0, 0, 0, 0, handle->is_im ? "exit: not every worker has everything" : detail};
   messaging__shell_report(handle, &error);

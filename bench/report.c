@@ -36,9 +36,12 @@ static int core_count(void) {
   return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
 }
 
+#define TEXT(x) #x
+#define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
+
 static const char *compiler(void) {
 #ifdef __clang__
-  return "clang " __clang_version__;
+  return "clang " VERSION_TEXT(__clang_major__, __clang_minor__, __clang_patchlevel__);
 #else
   return "gcc " __VERSION__;
 #endif
@@ -52,11 +55,13 @@ static void zmq_name(char *out, size_t size) {
 
 void report_machine(FILE *file) {
   char cpu[128], zmq[32];
+  double load[1];
   struct utsname os;
   cpu_name(cpu, sizeof cpu);
   zmq_name(zmq, sizeof zmq);
   if (uname(&os) != 0) memset(&os, 0, sizeof os);
-  fprintf(file, "machine   %s, %d cores, %s %s\n", cpu, core_count(), os.sysname, os.release);
+  if (getloadavg(load, 1) != 1) load[0] = -1;
+  fprintf(file, "machine   %s, %d cores, %s %s, load average %.1f before\n", cpu, core_count(), os.sysname, os.release, load[0]);
   fprintf(file, "versions  messaging %s, libzmq %s, msgpack-c %s, %s, %s\n", MESSAGING_VERSION_STRING, zmq, msgpack_version(),
           compiler(), BENCH_FLAGS);
 }

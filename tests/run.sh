@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs tests, JOBS at a time, prints what each said once it is over, and at the end the sum.
 #   usage: tests/run.sh FOLDER "COMMAND [ARGUMENT...]"...
-# A program that prints no summary in cmocka's manner counts as one test; one that ends badly without saying so, as one that failed.
+# A program that prints no summary, in cmocka's manner or as "name: N passed, N failed", counts as one test; one that ends badly without saying so, as one that failed.
 # WRAPPER: a command to run each program with. LIMIT: seconds for each.
 set -u
 
@@ -14,6 +14,7 @@ if [ "$1" = --one ]; then
   awk -v code=$code -v name="$name" '
     /^\[  PASSED  \] [0-9]+ test/ { passed += $4; said = 1 }
     /^\[  FAILED  \] [0-9]+ test/ { failed += $4; said = 1 }
+    /^[a-z_]+: [0-9]+ passed, [0-9]+ failed/ { passed += $2; failed += $4; said = 1 }
     END {
       if (!said && code == 0) passed = 1
       if (code != 0 && !failed) failed = 1

@@ -1,5 +1,5 @@
 /* The frames in tests/wire are what the machines write, byte for byte, and what they understand. Whoever changes the wire changes these
- * files, and MESSAGING_WIRE_VERSION. tests/python/golden.py reads and writes them from the documentation alone. */
+ * files, and MESSAGING_WIRE_VERSION. tests/python/golden.py reads and writes them without the library. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,7 +177,7 @@ static world *joined(void) {
   return w;
 }
 
-/* A relay batch and an output batch go up; the first goes to all behind one of the supervisor's, which comes late; the second is acknowledged. */
+/* Two batches go up. The relay batch goes to all, behind one of the supervisor that comes late; the output batch is acknowledged. */
 static void test_batches(void **state) {
   (void)state;
   world *w = joined();

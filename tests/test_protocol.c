@@ -1,4 +1,4 @@
-/* Supervisor and workers over a link in memory: the protocol step by step, without thread, socket or clock. */
+/* Supervisor and workers over a net in memory: the protocol step by step, without thread, socket or clock. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,11 +18,11 @@ typedef struct {
   uint64_t first, last;
 } report;
 
-typedef struct link link;
+typedef struct net net;
 
 /* One end: number 0 is the supervisor, the others are workers. */
 typedef struct {
-  link *home;
+  net *home;
   bool open, deaf, mute, dead; /* deaf: nothing comes down, mute: nothing goes up */
   messaging__who who;
   messaging__outbox outbox;
@@ -33,7 +33,7 @@ typedef struct {
   size_t report_count;
 } end;
 
-struct link {
+struct net {
   uint64_t now;
   messaging_options options;
   messaging__im im;
@@ -56,7 +56,7 @@ static messaging__buffer *copy_of(messaging__slice frame) {
   return buffer;
 }
 
-static void capture(link *l, messaging__slice frame, bool up) {
+static void capture(net *l, messaging__slice frame, bool up) {
   size_t same = 0;
   for (size_t i = 0; i < l->captured_count; i++)
     same += l->captured_up[i] == up && type_of(messaging__slice_of(l->captured[i])) == type_of(frame);
@@ -81,7 +81,7 @@ static bool send_up(void *self, messaging__slice frame) {
 }
 
 static bool send_down(void *self, messaging__slice frame) {
-  link *l = ((end *)self)->home;
+  net *l = ((end *)self)->home;
   uint8_t type = type_of(frame);
   l->sent_down[type]++;
   capture(l, frame, false);
@@ -108,10 +108,9 @@ static void take_report(void *self, const messaging_error *error) {
 }
 
 static int watch(void *self, pid_t id) {
-  link *l = ((end *)self)->home;
-  for (size_t i = WORKERS_MAX; id > 0 && i > 0; i--)
-    if (l->ends[i].who.id == id) return l->ends[i].dead ? MESSAGING__DEAD : (int)i;
-  return MESSAGING__UNWATCHED;
+  net *l = ((end *)self)->home;
+  if (id <= 100 || id > 100 + WORKERS_MAX) return MESSAGING__UNWATCHED;
+  return l->ends[id - 100].dead ? MESSAGING__DEAD : (int)id - 100;
 }
 
 static void unwatch(void *self, int number) {
@@ -135,8 +134,8 @@ static void check_gap(const end *e, pid_t pid, uint64_t first, uint64_t last) {
 
 /* ---- making and moving ---- */
 
-static link *new_link(void) {
-  link *l = calloc(1, sizeof *l);
+static net *new_net(void) {
+  net *l = calloc(1, sizeof *l);
   assert_non_null(l);
   l->now = 1000;
   l->options = (messaging_options){.heartbeat_ms = 1000, .silence_ms = 5000, .message_bytes_max = 1000, .outbox_bytes_max = 20000,
@@ -145,7 +144,7 @@ static link *new_link(void) {
   return l;
 }
 
-static void open_im(link *l) {
+static void open_im(net *l) {
   end *e = &l->ends[0];
   static const uint8_t session[16] = {1, 2, 3};
   e->home = l;
@@ -156,7 +155,7 @@ static void open_im(link *l) {
   messaging__im_init(&l->im, &port, &e->outbox, &e->inbox, &e->who, session, &l->options);
 }
 
-static end *open_as(link *l, size_t i, pid_t id, messaging_kind kind) {
+static end *open_as(net *l, size_t i, pid_t id, messaging_kind kind) {
   end *e = &l->ends[i];
   e->home = l;
   e->open = true;
@@ -170,7 +169,7 @@ static end *open_as(link *l, size_t i, pid_t id, messaging_kind kind) {
   return e;
 }
 
-static end *open_worker(link *l, size_t i) { return open_as(l, i, (pid_t)(100 + i), 7); }
+static end *open_worker(net *l, size_t i) { return open_as(l, i, (pid_t)(100 + i), 7); }
 
 static void close_worker(end *e) {
   if (!e->open) return;
@@ -185,7 +184,7 @@ static void close_worker(end *e) {
   messaging__inbox_free(&e->inbox);
 }
 
-static void free_link(link *l) {
+static void free_net(net *l) {
   for (size_t i = 1; i <= WORKERS_MAX; i++) close_worker(&l->ends[i]);
   messaging__im_free(&l->im);
   messaging__outbox_free(&l->ends[0].outbox);
@@ -200,7 +199,7 @@ static void free_link(link *l) {
 }
 
 /* Hands over the first frame of a queue. */
-static bool hand_over(link *l, messaging__ring *queue, end *to) {
+static bool hand_over(net *l, messaging__ring *queue, end *to) {
   if (queue->count == 0) return false;
   messaging__buffer *buffer = *(messaging__buffer **)messaging__ring_at(queue, 0);
   messaging__ring_pop(queue);
@@ -212,7 +211,7 @@ static bool hand_over(link *l, messaging__ring *queue, end *to) {
 }
 
 /* Lets everything happen that happens at this moment. */
-static void settle(link *l) {
+static void settle(net *l) {
   bool more = true;
   for (int turns = 0; more; turns++) {
     assert_true(turns < 10000);
@@ -227,7 +226,7 @@ static void settle(link *l) {
 }
 
 /* Lets time pass, from deadline to deadline. */
-static void pass(link *l, uint64_t ms) {
+static void pass(net *l, uint64_t ms) {
   uint64_t until = l->now + ms;
   settle(l);
   for (;;) {
@@ -242,15 +241,15 @@ static void pass(link *l, uint64_t ms) {
   settle(l);
 }
 
-static void run(link *l, size_t count) {
+static void run(net *l, size_t count) {
   messaging_child children[WORKERS_MAX];
   for (size_t i = 0; i < count; i++) children[i] = (messaging_child){(pid_t)(101 + i), 7};
   assert_int_equal(messaging__im_run(&l->im, children, count, l->now), MESSAGING_OK);
 }
 
 /* A supervisor and so many workers, joined. */
-static link *joined(size_t count) {
-  link *l = new_link();
+static net *joined(size_t count) {
+  net *l = new_net();
   open_im(l);
   run(l, count);
   for (size_t i = 1; i <= count; i++) open_worker(l, i);
@@ -258,4 +257,892 @@ static link *joined(size_t count) {
   for (size_t i = 1; i <= count; i++) assert_int_equal(l->ends[i].core.state, MESSAGING__JOINED);
   assert_int_equal(l->im.joined, count);
   return l;
+}
+
+/* ---- applications ---- */
+
+typedef struct {
+  uint32_t value;
+  size_t size; /* of the whole payload, at least 5 */
+} note;
+
+static int note_encode(msgpack_packer *pk, const void *message) {
+  static const char filling[4096];
+  const note *n = message;
+  if (n->size <= 5) return msgpack_pack_fix_uint32(pk, n->value);
+  msgpack_pack_array(pk, 2);
+  msgpack_pack_fix_uint32(pk, n->value);
+  msgpack_pack_bin(pk, n->size);
+  return msgpack_pack_bin_body(pk, filling, n->size);
+}
+
+static messaging_status put(end *e, uint8_t type, uint32_t value, size_t size) {
+  note n = {value, size};
+  bool urgent;
+  return messaging__outbox_put(&e->outbox, type, note_encode, &n, &urgent);
+}
+
+static void tell(end *e, uint32_t value) { assert_int_equal(put(e, MESSAGING__RELAY, value, 5), MESSAGING_OK); }
+
+/* Takes one message; 0 when there is none. A batch of several is taken apart by the caller's next calls. */
+typedef struct {
+  uint32_t values[256];
+  size_t count;
+} received;
+
+static received take(end *e) {
+  received r = {{0}, 0};
+  messaging__item item;
+  while (messaging__inbox_next(&e->inbox, &item)) {
+    messaging__reader reader = {item.frame.data + MESSAGING__AT_PAYLOAD, item.frame.data + item.frame.size, false};
+    for (uint32_t i = 0; i < item.batch.count; i++) {
+      messaging__reader value = reader;
+      if (*value.at == 0x92) value.at++;
+      assert_true(r.count < 256);
+      r.values[r.count++] = (uint32_t)messaging__read_uint(&value, UINT32_MAX);
+      assert_true(messaging__skip_object(&reader));
+    }
+    messaging__buffer_drop(item.frame.owner);
+  }
+  messaging__inbox_settle(&e->inbox);
+  MESSAGING__STORE(&e->inbox.wanted, false);
+  return r;
+}
+
+static void check_take(end *e, size_t count, const uint32_t *values) {
+  received r = take(e);
+  assert_int_equal(r.count, count);
+  for (size_t i = 0; i < count; i++) assert_int_equal(r.values[i], values[i]);
+}
+
+#define CHECK_TAKE(e, ...)                                                         \
+  do {                                                                             \
+    const uint32_t wanted_values[] = {__VA_ARGS__};                                \
+    check_take(e, sizeof wanted_values / sizeof wanted_values[0], wanted_values);  \
+  } while (0)
+
+#define CHECK_NONE(e) check_take(e, 0, NULL)
+
+/* ---- join ---- */
+
+static void test_join(void **state) {
+  (void)state;
+  net *l = joined(2);
+  assert_true(l->ends[1].core.era.generation == 1 && l->ends[1].core.window > 0);
+  assert_int_equal(l->sent_up[MESSAGING__HELLO], 2);
+  tell(&l->ends[1], 11);
+  tell(&l->ends[0], 12);
+  settle(l);
+  tell(&l->ends[2], 13);
+  settle(l);
+  received r = take(&l->ends[0]);
+  assert_int_equal(r.count, 2);
+  CHECK_TAKE(&l->ends[1], 12, 13);
+  r = take(&l->ends[2]);
+  assert_int_equal(r.count, 2);
+  free_net(l);
+}
+
+/* Whatever of the handshake is lost is said again; what the worker sends before is kept. */
+static void test_join_with_loss(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 1);
+  end *e = open_worker(l, 1);
+  l->lose_up[MESSAGING__HELLO] = 3;
+  l->lose_down[MESSAGING__WELCOME] = 3;
+  tell(e, 1);
+  pass(l, 4000);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(&l->ends[0], 1);
+  free_net(l);
+}
+
+/* The subscription comes after the announcement: the welcome that nobody heard is repeated when it shows. */
+static void test_join_by_subscription(void **state) {
+  (void)state;
+  net *l = new_net();
+  uint8_t bytes[1 + MESSAGING__TOPIC_SIZE] = {1};
+  open_im(l);
+  run(l, 1);
+  end *e = open_worker(l, 1);
+  e->deaf = true;
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__ANNOUNCING);
+  e->deaf = false;
+  messaging__topic_of(bytes + 1, &e->who);
+  messaging__im_subscribed(&l->im, bytes, sizeof bytes);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  assert_int_equal(l->sent_up[MESSAGING__HELLO], 1);
+  free_net(l);
+}
+
+/* Announced before it is listed: parked, and welcomed when it is. It gets the history from 1. */
+static void test_late_join(void **state) {
+  (void)state;
+  net *l = joined(1);
+  for (uint32_t i = 1; i <= 5; i++) tell(&l->ends[1], i), settle(l);
+  end *e = open_worker(l, 2);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__ANNOUNCING);
+  assert_int_equal(l->im.parked.count, 1);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){102, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){102, 7}, l->now), MESSAGING_EINVAL);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(e, 1, 2, 3, 4, 5);
+  assert_int_equal(l->im.parked.count, 0);
+  free_net(l);
+}
+
+/* ---- order, acknowledgement, repair ---- */
+
+/* The worker's own broadcast is its acknowledgement; nothing else is sent for it. */
+static void test_own_echo_acknowledges(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  size_t statuses = l->sent_down[MESSAGING__STATUS];
+  tell(e, 1);
+  settle(l);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses);
+  CHECK_NONE(e);
+  assert_int_equal(e->core.next, 2);
+  free_net(l);
+}
+
+/* Output messages are acknowledged by a status, and come in the sender's order with its relays. */
+static void test_output(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  tell(e, 1);
+  assert_int_equal(put(e, MESSAGING__OUTPUT, 2, 5), MESSAGING_OK);
+  tell(e, 3);
+  assert_int_equal(put(e, MESSAGING__OUTPUT, 4, 5), MESSAGING_OK);
+  pass(l, 100);
+  CHECK_TAKE(&l->ends[0], 1, 2, 3, 4);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(l->im.inbox->log.next, 3);
+  free_net(l);
+}
+
+/* A hole in the middle: what comes behind it is kept, the hole alone is asked for, at once. */
+static void test_gap_and_repair(void **state) {
+  (void)state;
+  net *l = joined(2);
+  for (uint32_t i = 1; i <= 9; i++) {
+    if (i == 3 || i == 6 || i == 7) l->ends[2].deaf = true;
+    tell(&l->ends[1], i);
+    settle(l);
+    if (i == 3 || i == 7) assert_int_equal(l->ends[2].core.next, i == 3 ? 3 : 6);
+    l->ends[2].deaf = false;
+  }
+  CHECK_TAKE(&l->ends[2], 1, 2, 3, 4, 5, 6, 7, 8, 9);
+  assert_int_equal(l->im.stats.repairs_asked, 2);
+  assert_int_equal(l->im.stats.batches_repeated, 3);
+  assert_int_equal(l->ends[2].core.early.count, 0);
+  free_net(l);
+}
+
+/* The question or the answer is lost: asked again. */
+static void test_repair_with_loss(void **state) {
+  (void)state;
+  net *l = joined(2);
+  l->ends[2].deaf = true;
+  tell(&l->ends[1], 1);
+  settle(l);
+  l->ends[2].deaf = false;
+  l->lose_up[MESSAGING__REPORT] = 2;
+  l->lose_down[MESSAGING__REPAIR] = 2;
+  tell(&l->ends[1], 2);
+  pass(l, 2000);
+  CHECK_TAKE(&l->ends[2], 1, 2);
+  free_net(l);
+}
+
+/* The last message is lost and nothing follows: a reminder tells of it within 100 ms. Then all is quiet. */
+static void test_tail(void **state) {
+  (void)state;
+  net *l = joined(2);
+  l->ends[2].deaf = true;
+  tell(&l->ends[1], 1);
+  settle(l);
+  l->ends[2].deaf = false;
+  CHECK_NONE(&l->ends[2]);
+  pass(l, 150);
+  CHECK_TAKE(&l->ends[2], 1);
+  pass(l, 2000);
+  memset(l->sent_up, 0, sizeof l->sent_up);
+  memset(l->sent_down, 0, sizeof l->sent_down);
+  pass(l, 10000);
+  for (int type = 1; type < TYPES; type++) {
+    assert_true(l->sent_up[type] <= (type == MESSAGING__REPORT ? 22u : 0u));
+    assert_true(l->sent_down[type] <= (type == MESSAGING__HEARTBEAT ? 11u : 0u));
+  }
+  free_net(l);
+}
+
+/* The worker's last batch is lost: it asks, and sends it again, once. */
+static void test_lost_upwards(void **state) {
+  (void)state;
+  net *l = joined(1);
+  l->lose_up[MESSAGING__RELAY] = 2;
+  tell(&l->ends[1], 1);
+  settle(l);
+  tell(&l->ends[1], 2);
+  settle(l);
+  pass(l, 1000);
+  CHECK_TAKE(&l->ends[0], 1, 2);
+  assert_true(messaging__worker_flushed(&l->ends[1].core));
+  assert_int_equal(l->ends[1].core.stats.batches_repeated, 2);
+  free_net(l);
+}
+
+/* The window was closed; the word that it opens is lost, and what was on the wire is acknowledged by its broadcast. The worker asks. */
+static void test_opening_is_lost(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  messaging__worker_set_window(&e->core, 0, l->now);
+  messaging__worker_acknowledged(&e->core, 1, l->now);
+  tell(e, 1);
+  settle(l);
+  CHECK_NONE(&l->ends[0]);
+  pass(l, 500);
+  CHECK_TAKE(&l->ends[0], 1);
+  free_net(l);
+  l = joined(1); /* likewise with a batch on the wire as it closes */
+  e = &l->ends[1];
+  tell(e, 1);
+  messaging__worker_pump(&e->core, l->now);
+  messaging__worker_set_window(&e->core, 0, l->now);
+  settle(l);
+  tell(e, 2);
+  pass(l, 3000);
+  CHECK_TAKE(&l->ends[0], 1, 2);
+  free_net(l);
+}
+
+/* ---- limits ---- */
+
+/* The supervisor's application takes no outputs: the window closes, the worker keeps the rest and says EFULL in the end; nothing is lost. */
+static void test_window(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1], *im = &l->ends[0];
+  uint32_t sent = 0;
+  messaging_status status;
+  while ((status = put(e, MESSAGING__OUTPUT, sent + 1, 900)) == MESSAGING_OK) {
+    sent++;
+    settle(l);
+    assert_true(sent < 100);
+  }
+  assert_int_equal(status, MESSAGING_EFULL);
+  pass(l, 100);
+  assert_int_equal(e->core.window, 0);
+  assert_true(im->inbox.bytes <= im->inbox.bytes_max && e->outbox.bytes <= e->outbox.bytes_max);
+  tell(im, 1000); /* others are not delayed */
+  settle(l);
+  CHECK_TAKE(e, 1000);
+  size_t frames = l->sent_up[MESSAGING__OUTPUT];
+  pass(l, 20000);
+  assert_int_equal(l->sent_up[MESSAGING__OUTPUT], frames); /* a closed window is asked about, not pushed against */
+  uint32_t got = 0;
+  for (int round = 0; round < 50 && got < sent; round++) {
+    received r = take(im);
+    for (size_t i = 0; i < r.count; i++) assert_int_equal(r.values[i], ++got);
+    pass(l, 100);
+  }
+  assert_int_equal(got, sent);
+  assert_true(e->core.window > 0 && messaging__worker_flushed(&e->core));
+  free_net(l);
+}
+
+/* A worker whose inbox is full takes the rest from history later, and holds up nobody. */
+static void test_full_inbox(void **state) {
+  (void)state;
+  net *l = joined(2);
+  uint32_t got = 0, sent = 100;
+  for (uint32_t i = 1; i <= sent; i++) {
+    assert_int_equal(put(&l->ends[1], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    settle(l);
+  }
+  assert_true(messaging__worker_flushed(&l->ends[1].core));
+  assert_true(l->ends[2].inbox.bytes <= l->ends[2].inbox.bytes_max);
+  for (int round = 0; round < 50 && got < sent; round++) {
+    received r = take(&l->ends[2]);
+    for (size_t i = 0; i < r.count; i++) assert_int_equal(r.values[i], ++got);
+    pass(l, 10);
+  }
+  assert_int_equal(got, sent);
+  free_net(l);
+}
+
+static net *small_history(bool fence) {
+  net *l = new_net();
+  l->options.history_bytes_max = 8192;
+  l->options.fence_slow = fence;
+  l->options.outbox_bytes_max = 1 << 16;
+  l->options.inbox_bytes_max = 1 << 16;
+  open_im(l);
+  run(l, 3);
+  for (size_t i = 1; i <= 2; i++) open_worker(l, i);
+  settle(l);
+  return l;
+}
+
+/* One that is listed and has not joined holds the history; it is full, nothing more is taken, nothing is lost, and all goes on once it is gone. */
+static void test_full_history_refuses(void **state) {
+  (void)state;
+  net *l = small_history(false);
+  for (uint32_t i = 1; i <= 20; i++) assert_int_equal(put(&l->ends[1], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+  pass(l, 500);
+  uint64_t next = l->im.inbox->log.next;
+  assert_true(next > 1 && next < 20);
+  assert_int_equal(l->im.inbox->log.first, 1);
+  assert_int_equal(l->ends[1].core.window, 0);
+  assert_int_equal(take(&l->ends[2]).count, next - 1);
+  assert_int_equal(take(&l->ends[0]).count, next - 1);
+  messaging_child two[] = {{101, 7}, {102, 7}};
+  assert_int_equal(messaging__im_update(&l->im, two, 2, l->now), MESSAGING_OK);
+  for (int round = 0; round < 20; round++) pass(l, 200), take(&l->ends[0]);
+  assert_true(l->im.inbox->log.next == 21 && l->im.inbox->log.first > 1);
+  assert_int_equal(take(&l->ends[2]).count, 20 - (next - 1));
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_EHISTORY), 0);
+  assert_int_equal(count_reports(&l->ends[2], MESSAGING_EHISTORY), 0);
+  free_net(l);
+}
+
+/* With fencing it is told what it missed, and so is the handler, with the same numbers; nobody else misses anything. */
+static void test_full_history_fences(void **state) {
+  (void)state;
+  net *l = small_history(true);
+  size_t got = 0;
+  for (uint32_t i = 1; i <= 30; i++) {
+    assert_int_equal(put(&l->ends[1], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    pass(l, 30);
+    got += take(&l->ends[0]).count;
+  }
+  pass(l, 500);
+  got += take(&l->ends[0]).count;
+  assert_int_equal(got, 30);
+  assert_int_equal(take(&l->ends[2]).count, 30);
+  uint64_t first = l->im.inbox->log.first, told = 1;
+  assert_true(l->im.inbox->log.next == 31 && first > 1 && first < 31);
+  for (size_t i = 0; i < l->ends[0].report_count; i++) {
+    const report *r = &l->ends[0].reports[i];
+    assert_true(r->status == MESSAGING_EHISTORY && r->pid == 103 && r->first == told);
+    told = r->last + 1;
+  }
+  assert_true(told > 1 && told <= first);
+  l->ends[0].report_count = 0;
+  end *late = open_worker(l, 3);
+  pass(l, 500);
+  check_gap(late, 0, 1, first - 1);
+  check_gap(&l->ends[0], 103, 1, first - 1);
+  received r = take(late);
+  assert_int_equal(r.count, 31 - first);
+  for (size_t i = 0; i < r.count; i++) assert_int_equal(r.values[i], first + i);
+  free_net(l);
+}
+
+/* The supervisor's own application can be the slow one. */
+static void test_full_history_fences_the_supervisor(void **state) {
+  (void)state;
+  net *l = joined(0);
+  free_net(l);
+  l = new_net();
+  l->options.history_bytes_max = 8192;
+  l->options.fence_slow = true;
+  open_im(l);
+  run(l, 1);
+  open_worker(l, 1);
+  settle(l);
+  for (uint32_t i = 1; i <= 30; i++) {
+    assert_int_equal(put(&l->ends[1], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    pass(l, 100);
+  }
+  uint64_t told = 1, next = l->im.inbox->log.next;
+  assert_int_equal(next, 31);
+  for (size_t i = 0; i < l->ends[0].report_count; i++) {
+    assert_true(l->ends[0].reports[i].pid == 100 && l->ends[0].reports[i].first == told);
+    told = l->ends[0].reports[i].last + 1;
+  }
+  received r = take(&l->ends[0]);
+  assert_int_equal(r.count, 31 - told);
+  assert_int_equal(r.values[0], told);
+  free_net(l);
+}
+
+/* ---- termination and leaving ---- */
+
+static void check_terminated(net *l, size_t count, const bool *wanted) {
+  for (size_t i = 0; i <= count; i++) assert_int_equal(l->ends[i].inbox.terminated, wanted[i]);
+}
+
+static void test_terminate_by_worker(void **state) {
+  (void)state;
+  net *l = joined(3);
+  l->lose_up[MESSAGING__REPORT] = 1;
+  l->lose_down[MESSAGING__HEARTBEAT] = 1;
+  l->lose_down[MESSAGING__STATUS] = 1;
+  messaging__worker_terminate(&l->ends[2].core, l->now);
+  pass(l, 3000);
+  check_terminated(l, 3, (const bool[]){true, true, false, true});
+  assert_true(l->ends[2].core.term_echoed);
+  end *late = open_worker(l, 4);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){104, 7}, l->now), MESSAGING_OK);
+  pass(l, 100);
+  assert_true(late->inbox.terminated);
+  assert_int_equal(late->inbox.term_by.id, 102);
+  messaging__worker_terminate(&l->ends[1].core, l->now);
+  pass(l, 3000);
+  check_terminated(l, 4, (const bool[]){true, true, true, true, true});
+  free_net(l);
+}
+
+static void test_terminate_by_supervisor(void **state) {
+  (void)state;
+  net *l = joined(3);
+  assert_int_equal(messaging__im_term_to(&l->im, 104, l->now), MESSAGING_EKIND);
+  l->lose_down[MESSAGING__STATUS] = 2;
+  assert_int_equal(messaging__im_term_to(&l->im, 102, l->now), MESSAGING_OK);
+  pass(l, 3000);
+  check_terminated(l, 3, (const bool[]){false, false, true, false});
+  l->lose_down[MESSAGING__HEARTBEAT] = 1;
+  messaging__im_term(&l->im, &l->im.self, l->now);
+  pass(l, 3000);
+  check_terminated(l, 3, (const bool[]){false, true, true, true});
+  free_net(l);
+}
+
+/* A worker leaves: heard although the first words are lost, gone from those who are waited for, and its id can come again. */
+static void test_worker_leaves(void **state) {
+  (void)state;
+  net *l = joined(2);
+  tell(&l->ends[1], 1);
+  settle(l);
+  l->lose_up[MESSAGING__REPORT] = 1;
+  l->lose_down[MESSAGING__STATUS] = 1;
+  messaging__worker_leave(&l->ends[1].core, l->now);
+  pass(l, 1000);
+  assert_true(l->ends[1].core.left);
+  assert_true(l->im.joined == 1 && l->im.live == 1);
+  close_worker(&l->ends[1]);
+  messaging__who before = l->ends[1].who;
+  l->now += 10;
+  end *again = open_worker(l, 1);
+  assert_true(again->who.nonce != before.nonce);
+  settle(l);
+  assert_int_equal(again->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(again, 1); /* the whole history, its forebear's too */
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 0);
+  free_net(l);
+}
+
+static void test_supervisor_leaves(void **state) {
+  (void)state;
+  net *l = joined(3);
+  l->ends[3].deaf = true;
+  l->lose_up[MESSAGING__REPORT] = 1;
+  messaging__im_leave(&l->im, l->now);
+  pass(l, 300);
+  assert_false(messaging__im_parted(&l->im));
+  l->ends[3].deaf = false;
+  pass(l, 3000);
+  assert_true(messaging__im_parted(&l->im));
+  for (size_t i = 1; i <= 3; i++) {
+    assert_true(l->ends[i].core.bye_seen && l->ends[i].inbox.terminated && l->ends[i].inbox.ended);
+    assert_int_equal(l->ends[i].inbox.cause, MESSAGING_ENOTRUNNING);
+    assert_int_equal(put(&l->ends[i], MESSAGING__RELAY, 1, 5), MESSAGING_ENOTRUNNING);
+  }
+  free_net(l);
+}
+
+/* ---- the list ---- */
+
+static void test_update_with_survivors(void **state) {
+  (void)state;
+  net *l = joined(2);
+  tell(&l->ends[1], 1);
+  settle(l);
+  messaging_child list[] = {{102, 7}, {103, 7}};
+  end *newcomer = open_worker(l, 3);
+  assert_int_equal(messaging__im_update(&l->im, list, 2, l->now), MESSAGING_OK);
+  settle(l);
+  assert_int_equal(l->im.era.generation, 1);
+  assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
+  assert_int_equal(l->ends[1].inbox.cause, MESSAGING_ENOTRUNNING);
+  assert_true(l->ends[1].inbox.terminated && !l->ends[2].inbox.terminated);
+  tell(&l->ends[2], 2);
+  settle(l);
+  CHECK_TAKE(newcomer, 1, 2);
+  CHECK_TAKE(&l->ends[2], 1);
+  CHECK_TAKE(&l->ends[0], 1, 2);
+  assert_int_equal(l->ends[2].core.next, 3);
+  free_net(l);
+}
+
+/* The word that it is off the list is lost: it learns it by what it sends next. */
+static void test_struck_learns_late(void **state) {
+  (void)state;
+  net *l = joined(2);
+  messaging_child list[] = {{102, 7}};
+  l->lose_down[MESSAGING__REFUSE] = 1;
+  assert_int_equal(messaging__im_update(&l->im, list, 1, l->now), MESSAGING_OK);
+  settle(l);
+  pass(l, 2000);
+  assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
+  free_net(l);
+}
+
+/* A new generation: numbers from 1, what was not received comes first, nothing of the old ones' is taken any more. */
+static void test_update_without_survivors(void **state) {
+  (void)state;
+  for (int purge = 0; purge < 2; purge++) {
+    net *l = joined(1);
+    tell(&l->ends[1], 1);
+    settle(l);
+    messaging__worker_terminate(&l->ends[1].core, l->now);
+    settle(l);
+    assert_true(l->ends[0].inbox.terminated);
+    tell(&l->ends[1], 2);
+    messaging__worker_pump(&l->ends[1].core, l->now); /* on its way when the list changes */
+    if (purge) messaging__im_purge(&l->im);
+    messaging_child list[] = {{102, 7}};
+    assert_int_equal(messaging__im_update(&l->im, list, 1, l->now), MESSAGING_OK);
+    assert_int_equal(l->im.era.generation, 2);
+    assert_false(l->ends[0].inbox.terminated);
+    end *e = open_worker(l, 2);
+    settle(l);
+    assert_true(l->im.stats.stale > 0);
+    assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
+    assert_true(e->core.era.generation == 2 && e->core.next == 1 && !e->inbox.terminated);
+    tell(e, 3);
+    settle(l);
+    if (purge) CHECK_TAKE(&l->ends[0], 3);
+    else CHECK_TAKE(&l->ends[0], 1, 3);
+    assert_int_equal(e->core.next, 2);
+    free_net(l);
+  }
+}
+
+/* An old announcement that is parked when its id is listed anew must not leave its worker, of the old generation, waiting for ever. */
+static void test_late_announcement_of_a_struck_worker(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  messaging_child other[] = {{102, 7}}, again[] = {{101, 7}};
+  e->deaf = true;
+  messaging__buffer *hello = NULL;
+  for (size_t i = 0; i < l->captured_count; i++)
+    if (l->captured_up[i] && type_of(messaging__slice_of(l->captured[i])) == MESSAGING__HELLO) hello = l->captured[i];
+  assert_non_null(hello);
+  assert_int_equal(messaging__im_update(&l->im, other, 1, l->now), MESSAGING_OK);
+  messaging__im_receive(&l->im, messaging__slice_of(hello), l->now);
+  assert_int_equal(l->im.parked.count, 1);
+  assert_int_equal(messaging__im_update(&l->im, again, 1, l->now), MESSAGING_OK);
+  e->deaf = false;
+  pass(l, 3000);
+  assert_int_equal(e->core.state, MESSAGING__OVER);
+  free_net(l);
+}
+
+static void test_death(void **state) {
+  (void)state;
+  net *l = joined(2);
+  tell(&l->ends[1], 1);
+  messaging__worker_pump(&l->ends[1].core, l->now); /* its last words */
+  l->ends[1].dead = true;
+  close_worker(&l->ends[1]);
+  messaging__im_dead(&l->im, messaging__im_peer(&l->im, 0));
+  settle(l);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 1);
+  CHECK_TAKE(&l->ends[2], 1);
+  assert_true(l->im.live == 1 && l->im.joined == 1);
+  messaging_child list[] = {{101, 7}, {102, 7}};
+  assert_int_equal(messaging__im_update(&l->im, list, 2, l->now), MESSAGING_OK); /* dead still: said again, and it succeeds */
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 2);
+  l->ends[1].dead = false;
+  l->now += 10;
+  end *e = open_worker(l, 1);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__ANNOUNCING); /* a pid that died must be listed again */
+  assert_int_equal(messaging__im_add(&l->im, list[0], l->now), MESSAGING_OK);
+  pass(l, 100);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(e, 1);
+  free_net(l);
+}
+
+/* The new process of a reused pid announces itself before the old one's death was seen: it must not be struck for it. */
+static void test_reused_pid(void **state) {
+  (void)state;
+  net *l = joined(1);
+  l->ends[1].dead = true;
+  end *e = open_as(l, 2, 101, 7);
+  settle(l);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 1);
+  l->ends[1].dead = false; /* the pid is another process's now */
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_OK);
+  pass(l, 100);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  free_net(l);
+}
+
+/* ---- who may come in ---- */
+
+static void test_second_claimant(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *second = open_as(l, 2, 101, 7);
+  pass(l, 300);
+  assert_int_equal(second->core.state, MESSAGING__ANNOUNCING);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_EAUTH), 1); /* told once, however often it asks */
+  assert_int_equal(count_reports(second, MESSAGING_EAUTH), 1);
+  tell(&l->ends[1], 1);
+  settle(l);
+  CHECK_TAKE(&l->ends[0], 1);
+  messaging__worker_leave(&l->ends[1].core, l->now);
+  pass(l, 2000);
+  assert_int_equal(second->core.state, MESSAGING__JOINED);
+  free_net(l);
+}
+
+/* Of two that claim an id and have not answered, the first to answer has it, also when the other's announcement came last. */
+static void test_two_announcements(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 1);
+  end *first = open_as(l, 1, 101, 7), *second = open_as(l, 2, 101, 7);
+  first->deaf = second->deaf = true;
+  settle(l);
+  close_worker(second);
+  first->deaf = false;
+  pass(l, 2000);
+  assert_int_equal(first->core.state, MESSAGING__JOINED);
+  free_net(l);
+}
+
+static void test_wrong_kind(void **state) {
+  (void)state;
+  net *l = joined(0);
+  messaging_child list[] = {{101, 7}};
+  assert_int_equal(messaging__im_update(&l->im, list, 1, l->now), MESSAGING_OK);
+  end *e = open_as(l, 1, 101, 8);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__OVER);
+  assert_int_equal(e->inbox.cause, MESSAGING_EKIND);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_EKIND), 1);
+  l->now += 10;
+  end *right = open_as(l, 2, 101, 7);
+  settle(l);
+  assert_int_equal(right->core.state, MESSAGING__JOINED);
+  free_net(l);
+}
+
+static void test_other_message_limit(void **state) {
+  (void)state;
+  net *l = joined(0);
+  messaging_child list[] = {{101, 7}};
+  assert_int_equal(messaging__im_update(&l->im, list, 1, l->now), MESSAGING_OK);
+  l->options.message_bytes_max = 2000;
+  end *e = open_worker(l, 1);
+  settle(l);
+  assert_true(e->core.state == MESSAGING__OVER && e->inbox.cause == MESSAGING_EINVAL);
+  free_net(l);
+}
+
+/* Silence is death only where no pidfd watches; who speaks again is back, and is told what was cut meanwhile. */
+static void test_silence(void **state) {
+  (void)state;
+  net *l = new_net();
+  l->options.history_bytes_max = 8192;
+  open_im(l);
+  messaging_child list[] = {{101, 7}, {-2, 7}};
+  assert_int_equal(messaging__im_run(&l->im, list, 2, l->now), MESSAGING_OK);
+  end *e = open_worker(l, 1), *far = open_as(l, 2, -2, 7);
+  settle(l);
+  e->mute = e->deaf = far->mute = far->deaf = true;
+  pass(l, 6000);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 1);
+  e->mute = e->deaf = false;
+  pass(l, 3000);
+  for (uint32_t i = 1; i <= 30; i++) {
+    assert_int_equal(put(e, MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    pass(l, 100);
+    take(&l->ends[0]);
+  }
+  uint64_t first = l->im.inbox->log.first;
+  assert_true(l->im.inbox->log.next == 31 && first > 1);
+  far->mute = far->deaf = false;
+  pass(l, 3000);
+  check_gap(&l->ends[0], -2, 1, first - 1);
+  check_gap(far, 0, 1, first - 1);
+  received r = take(far);
+  assert_int_equal(r.count, 31 - first);
+  free_net(l);
+}
+
+/* ---- frames that are none of ours ---- */
+
+/* Frames of another session, generation or incarnation change nothing but a counter. */
+static void test_stale_frames(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  tell(e, 1);
+  settle(l);
+  take(&l->ends[0]);
+  for (size_t i = 0; i < l->captured_count; i++) {
+    messaging__slice frame = messaging__slice_of(l->captured[i]);
+    bool batch = frame.data[1] == 0xa1;
+    size_t session = batch ? 7 : 24, stale_im = l->im.stats.stale, stale_worker = e->core.stats.stale;
+    uint8_t type = type_of(frame);
+    if (type == MESSAGING__HELLO) continue;
+    frame.data[session] ^= 0x40;
+    messaging__im inside = l->im;
+    messaging__worker worker = e->core;
+    if (l->captured_up[i]) {
+      messaging__im_receive(&l->im, frame, l->now);
+      assert_int_equal(l->im.stats.stale, stale_im + 1);
+      assert_int_equal(messaging__im_next(&l->im), 2);
+      assert_int_equal(l->im.joined, inside.joined);
+    } else if (batch || memcmp(frame.data + 4 + 6, &(uint8_t[]){0, 101}, 2) == 0) {
+      messaging__worker_receive(&e->core, frame, l->now);
+      assert_int_equal(e->core.stats.stale, stale_worker + 1);
+      assert_true(e->core.next == worker.next && e->core.known == worker.known && e->core.window == worker.window);
+    }
+    frame.data[session] ^= 0x40;
+  }
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_EBADMSG), 0);
+  assert_int_equal(count_reports(e, MESSAGING_EBADMSG), 0);
+  settle(l);
+  CHECK_NONE(&l->ends[0]);
+  free_net(l);
+}
+
+/* A net over which frames of every type have passed. */
+static net *well_travelled(void) {
+  net *l = joined(2);
+  tell(&l->ends[1], 1);
+  assert_int_equal(put(&l->ends[1], MESSAGING__OUTPUT, 2, 5), MESSAGING_OK);
+  settle(l);
+  l->ends[2].deaf = true;
+  tell(&l->ends[1], 3);
+  settle(l);
+  l->ends[2].deaf = false;
+  tell(&l->ends[1], 4);
+  pass(l, 3000);
+  assert_int_equal(put(&l->ends[1], MESSAGING__OUTPUT, 5, 5), MESSAGING_OK); /* acknowledged by a status */
+  pass(l, 100);
+  open_as(l, 3, 102, 8);
+  pass(l, 100);
+  return l;
+}
+
+/* Every frame, cut at every byte, is counted as malformed and changes nothing; so is one with a byte too many. */
+static void test_truncated_frames(void **state) {
+  (void)state;
+  net *l = well_travelled();
+  bool seen[TYPES] = {false};
+  messaging__im *im = &l->im;
+  for (size_t i = 0; i < l->captured_count; i++) {
+    const messaging__buffer *whole = l->captured[i];
+    seen[type_of(messaging__slice_of(l->captured[i]))] = true;
+    for (size_t size = 0; size <= whole->size + 1; size++) {
+      if (size == whole->size) continue;
+      uint8_t *bytes = calloc(1, size ? size : 1);
+      assert_non_null(bytes);
+      memcpy(bytes, whole->data, size < whole->size ? size : whole->size);
+      messaging__slice frame = {NULL, bytes, size};
+      for (size_t to = 0; to <= 2; to++) {
+        end *e = &l->ends[to];
+        uint64_t malformed = to ? e->core.stats.malformed : im->stats.malformed, next = to ? e->core.next : messaging__im_next(im);
+        if ((to == 0) != l->captured_up[i]) continue;
+        if (to) messaging__worker_receive(&e->core, frame, l->now);
+        else messaging__im_receive(im, frame, l->now);
+        uint64_t refused = (to ? e->core.stats.malformed : im->stats.malformed) - malformed;
+        assert_true(refused == 1 || whole->data[1] == 0xc4); /* a frame that another worker is meant by is not even looked at */
+        assert_true((to ? e->core.next : messaging__im_next(im)) == next);
+        e->report_count = 0;
+      }
+      free(bytes);
+    }
+  }
+  for (int type = 1; type < TYPES; type++)
+    if (!seen[type]) fail_msg("no frame of type %d passed", type);
+  free_net(l);
+}
+
+/* Random damage: nothing crashes, and no queue passes its limit. Meant for the sanitizers. */
+static void test_damaged_frames(void **state) {
+  (void)state;
+  uint64_t seed = 1;
+  for (int round = 0; round < 300; round++) {
+    net *l = well_travelled();
+    size_t count = l->captured_count;
+    for (int hit = 0; hit < 100; hit++) {
+      seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+      size_t i = (size_t)(seed >> 33) % count;
+      messaging__buffer *copy = copy_of(messaging__slice_of(l->captured[i]));
+      for (uint64_t flips = 1 + (seed >> 20) % 3; flips; flips--) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        copy->data[(size_t)(seed >> 33) % copy->size] ^= (uint8_t)(1u << (seed >> 30 & 7));
+      }
+      messaging__slice frame = {NULL, copy->data, copy->size};
+      if (l->captured_up[i]) messaging__im_receive(&l->im, frame, l->now);
+      else messaging__worker_receive(&l->ends[1 + i % 2].core, frame, l->now);
+      messaging__buffer_drop(copy);
+      for (size_t to = 0; to <= WORKERS_MAX; to++) l->ends[to].report_count = 0;
+    }
+    messaging__im_pump(&l->im, l->now);
+    assert_true(l->ends[0].inbox.bytes <= l->ends[0].inbox.bytes_max && l->im.inbox->log.bytes <= l->im.inbox->log.bytes_max);
+    free_net(l);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_join),
+      cmocka_unit_test(test_join_with_loss),
+      cmocka_unit_test(test_join_by_subscription),
+      cmocka_unit_test(test_late_join),
+      cmocka_unit_test(test_own_echo_acknowledges),
+      cmocka_unit_test(test_output),
+      cmocka_unit_test(test_gap_and_repair),
+      cmocka_unit_test(test_repair_with_loss),
+      cmocka_unit_test(test_tail),
+      cmocka_unit_test(test_lost_upwards),
+      cmocka_unit_test(test_opening_is_lost),
+      cmocka_unit_test(test_window),
+      cmocka_unit_test(test_full_inbox),
+      cmocka_unit_test(test_full_history_refuses),
+      cmocka_unit_test(test_full_history_fences),
+      cmocka_unit_test(test_full_history_fences_the_supervisor),
+      cmocka_unit_test(test_terminate_by_worker),
+      cmocka_unit_test(test_terminate_by_supervisor),
+      cmocka_unit_test(test_worker_leaves),
+      cmocka_unit_test(test_supervisor_leaves),
+      cmocka_unit_test(test_update_with_survivors),
+      cmocka_unit_test(test_struck_learns_late),
+      cmocka_unit_test(test_update_without_survivors),
+      cmocka_unit_test(test_late_announcement_of_a_struck_worker),
+      cmocka_unit_test(test_death),
+      cmocka_unit_test(test_reused_pid),
+      cmocka_unit_test(test_second_claimant),
+      cmocka_unit_test(test_two_announcements),
+      cmocka_unit_test(test_wrong_kind),
+      cmocka_unit_test(test_other_message_limit),
+      cmocka_unit_test(test_silence),
+      cmocka_unit_test(test_stale_frames),
+      cmocka_unit_test(test_truncated_frames),
+      cmocka_unit_test(test_damaged_frames),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* A supervisor in Python (tests/python/supervisor.py), written from the wire's documentation alone, over C workers and the Python one. */
+/* A supervisor in Python (tests/python/supervisor.py), which shares no code with the library, over C workers and the Python one. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -51,7 +51,8 @@ static void start(system_under_test *sut, const char *end, int lose) {
   memset(sut, 0, sizeof *sut);
   snprintf(sut->folder, sizeof sut->folder, "/tmp/messaging-python-XXXXXX");
   assert_non_null(mkdtemp(sut->folder));
-  snprintf(arguments, sizeof arguments, "%s %d -1,-2,%d %d %d %s %d", sut->folder, KIND, PYTHON_ID, FROM_IM, WORKERS * FROM_C + FROM_PYTHON, end, lose);
+  snprintf(arguments, sizeof arguments, "%s %d -1,-2,%d %d %d %s %d", sut->folder, KIND, PYTHON_ID, FROM_IM,
+           WORKERS * FROM_C + FROM_PYTHON, end, lose);
   sut->supervisor = run("supervisor.py", arguments);
   assert_non_null(fgets(line, sizeof line, sut->supervisor));
   if (sscanf(line, "%255s %255s", sut->at.pub, sut->at.pull) != 2 || strncmp(line, "ipc:", 4)) fail_msg("supervisor: %s", line);

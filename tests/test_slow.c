@@ -16,7 +16,7 @@ static void test_stopped_worker(void **state) {
   assert_ok(await(&w->workers[1]).status);
   assert_ok(order(&w->workers[0], TALK(.relays = COUNT)).status);
   assert_int_equal(stopped->log->count, 0);
-  assert_null(find_report(w->log, MESSAGING_ELOST, -1));
+  assert_null(find_report(w->log, MESSAGING_ELOST, ANYBODY));
   assert_int_equal(kill(stopped->pid, SIGCONT), 0);
   assert_ok(order(stopped, TALK(.relays = 2 * COUNT)).status);
   check_one_order(w, 3, 2 * COUNT);
@@ -196,7 +196,7 @@ static void test_full_history_refuses(void **state) {
   for (uint32_t i = 0; i < 3; i++) assert_ok(await(&w->workers[i]).status);
   check_one_order(w, 3, mine + theirs + 1000);
   assert_true(im_stats(w).history_first > 1);
-  assert_null(find_report(w->log, MESSAGING_EHISTORY, -1));
+  assert_null(find_report(w->log, MESSAGING_EHISTORY, ANYBODY));
   finish(w);
 }
 
@@ -255,7 +255,7 @@ static void test_fence_an_absent_worker(void **state) {
   join(w, absent, &plain);
   assert_ok(order(absent, TALK(.relays = 1)).status);
   assert_ok(order(absent, TALK(.until_id = COUNT)).status);
-  WAIT_FOR(find_report(absent->log, MESSAGING_EHISTORY, -1));
+  WAIT_FOR(find_report(absent->log, MESSAGING_EHISTORY, ANYBODY));
   check_gaps_are_reported(absent->log, COUNT);
   WAIT_FOR(find_report(w->log, MESSAGING_EHISTORY, absent->id));
   const report *told = find_report(w->log, MESSAGING_EHISTORY, absent->id);
@@ -282,7 +282,7 @@ static void test_fence_a_slow_worker(void **state) {
   assert_ok(im_talk(w, TALK(.until_id = COUNT)).status);
   assert_ok(await(sender).status);
   assert_ok(order(slow, TALK(.until_id = COUNT)).status);
-  WAIT_FOR(find_report(slow->log, MESSAGING_EHISTORY, -1));
+  WAIT_FOR(find_report(slow->log, MESSAGING_EHISTORY, ANYBODY));
   check_gaps_are_reported(slow->log, COUNT);
   WAIT_FOR(find_report(w->log, MESSAGING_EHISTORY, slow->id));
   finish(w);
@@ -316,9 +316,9 @@ static void test_late_joiner_after_a_cut(void **state) {
   assert_ok(bus_add_child_process(w->im, child_of(late)));
   join(w, late, &plain);
   assert_ok(order(late, TALK(.until_id = COUNT)).status);
-  WAIT_FOR(find_report(late->log, MESSAGING_EHISTORY, -1));
+  WAIT_FOR(find_report(late->log, MESSAGING_EHISTORY, ANYBODY));
   check_gaps_are_reported(late->log, COUNT);
-  assert_int_equal(find_report(late->log, MESSAGING_EHISTORY, -1)->first, 1);
+  assert_int_equal(find_report(late->log, MESSAGING_EHISTORY, ANYBODY)->first, 1);
   WAIT_FOR(find_report(w->log, MESSAGING_EHISTORY, late->id));
   finish(w);
 }

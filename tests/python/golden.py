@@ -3,7 +3,7 @@
 
 usage: golden.py [FOLDER]
 
-Written from the section "Frames" of messaging_impl.h. Whoever changes the wire changes these files.
+The wire is described in the section "Frames" of messaging_impl.h. Whoever changes the wire changes these files.
 """
 import pathlib
 import struct

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A supervisor in another language, written from the section "Frames" of messaging_impl.h.
+"""A supervisor in another language; the wire is described in the section "Frames" of messaging_impl.h.
 
 usage: supervisor.py FOLDER KIND IDS SEND EXPECT END [LOSE]
 
