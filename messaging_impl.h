@@ -680,8 +680,23 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   flag 2 upwards              add it to terms, HEARTBEAT; repeat terms to each until it has sent flag 4. Who finds another's nonce than its own in terms
  *                               is to terminate
  *   flag 8 upwards, 4 downwards the same flag shifted: 8 downwards, 16 upwards
- * A frame whose session or generation is not one's own is ignored (REFUSE: whose session). A worker that is silent for silence_ms and not
- * watched by a pidfd counts as lost; a REPORT each heartbeat_ms keeps it alive. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
+ *
+ * Fine print. A frame whose session or generation is not one's own is ignored, as is one of another version; before the first WELCOME, which alone is adopted,
+ * a REFUSE or a goodbye of any session counts, later a REFUSE of any generation. A malformed frame is counted and skipped.
+ *   Batches: they are never split, so ranges begin and end where batches do, and a repair may bring more than was asked for. Header bytes count in
+ * windows and credits. No order is relied upon; the supervisor keeps the highest position it has heard. On flag 16 downwards, or when the answer to a
+ * probe (start anywhere, raise it with each REPORT flagged 1; a STATUS carries the last it heard) shows an expected number that was sent before, send again
+ * from there. At window 0 send nothing but REPORTs flagged 1, ever more seldom; an opening window is announced. Flags in a downward RELAY mean nothing. An
+ * earlier incarnation with the same id is somebody else: the nonce tells.
+ *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the credit
+ * or at the end of the ranges; ask again for what is still missing.
+ *   Acknowledgements: ack_ms is for REPORTs that only acknowledge; every batch upwards acknowledges as well. Flag 4 stands in every REPORT once
+ * termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
+ *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7. After
+ * flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
+ *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). A worker that is silent for silence_ms (60000) and not watched by a
+ * pidfd counts as lost until it is heard again. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
+ *   REFUSE 1, 6, 7 and 16 are final; after 15 go on announcing.
  */
 
 enum {

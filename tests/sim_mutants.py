@@ -44,12 +44,9 @@ MUTANTS = [
     ("heir-struck", "complete", "  if (heir && im->port.died(im->port.self, peer->watch)) messaging__im_dead(im, peer);\n", "  (void)heir;\n"),
     ("old-era-untold", "complete", "if (ours && (!peer || envelope->generation != im->era.generation) && ", "if (ours && !peer && "),
     ("reminders-go-on", "quiet", "return peer->has < im->marked ||", "return peer->has <= im->marked ||"),
-    ("asks-at-once-again", "cost", "  worker->asked_ms = now;\n  worker->nak_at = now + worker->nak_ms;\n",
-     "  worker->asked_ms = now;\n  worker->nak_at = now + 1;\n"),
     ("repair-all-behind", "cost", "           batch.position < range->next) {", "           batch.position < im->inbox->log.next) {"),
     ("repair-from-start", "cost", "  memcpy(peer->repairs, ranges, count * sizeof ranges[0]);\n",
      "  memcpy(peer->repairs, ranges, count * sizeof ranges[0]);\n  peer->repairs[0].first = im->inbox->log.first;\n"),
-    ("goes-back-always", "cost", "if (lost || (news.flags & MESSAGING__DOWN_GAP)) messaging__worker_go_back", "messaging__worker_go_back"),
     ("acknowledgement-spins", "hang", "  peer->status_due = peer->answer_due = peer->gap = false;\n  peer->ack_at = MESSAGING__NEVER;",
      "  peer->status_due = peer->answer_due = peer->gap = false;"),
 ]

@@ -81,6 +81,12 @@ static size_t number_of(const logbook *log, uint32_t id) {
   return 0;
 }
 
+static size_t count_from(const logbook *log, pid_t id) {
+  size_t count = 0;
+  for (size_t i = 0; i < log->count; i++) count += log->record[i].pid == id;
+  return count;
+}
+
 /* A fact of the supervisor that comes after all that a dead worker's processed frames held (some may still be on their way). */
 static size_t mark(world *w, uint32_t id, size_t workers) {
   size_t number = 0;
@@ -101,9 +107,8 @@ static void test_sender_killed_in_mid_burst(void **state) {
     puppet *victim = hire(w);
     assert_ok(bus_add_child_process(w->im, child_of(victim)));
     join(w, victim, NULL);
-    size_t before = w->log->relays;
     post(victim, TALK(.first = 1, .count = 30000, .size = 30, .spread = 50));
-    assert_ok(im_talk(w, TALK(.relays = before + 1 + 300 * round)).status);
+    while (count_from(w->log, victim->id) < 1 + 300 * round) assert_ok(im_talk(w, TALK(.relays = w->log->relays + 1)).status);
     kill_worker(victim);
     WAIT_FOR(find_report(w->log, MESSAGING_ELOST, victim->id));
     size_t total = mark(w, MARK + round, BYSTANDERS);
@@ -112,7 +117,6 @@ static void test_sender_killed_in_mid_burst(void **state) {
     uint32_t expected = 1;
     for (size_t k = 0; k < w->log->count; k++)
       if (w->log->record[k].pid == victim->id) assert_int_equal(w->log->record[k].id, expected++);
-    assert_true(expected > 1);
   }
   finish(w);
 }
@@ -133,11 +137,7 @@ static void test_half_of_the_workers_die(void **state) {
   size_t total = mark(w, MARK, LIVE);
   assert_ok(im_talk(w, TALK(.relays = total - 1)).status);
   check_one_order_up_to(w, LIVE, total);
-  for (size_t i = 0; i < LIVE; i++) {
-    size_t from_it = 0;
-    for (size_t k = 0; k < w->log->count; k++) from_it += w->log->record[k].pid == w->workers[i].id;
-    assert_int_equal(from_it, EACH);
-  }
+  for (size_t i = 0; i < LIVE; i++) assert_int_equal(count_from(w->log, w->workers[i].id), EACH);
   finish(w);
 }
 

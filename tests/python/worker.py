@@ -1,13 +1,19 @@
 #!/usr/bin/python3
-"""A worker in another language, written from the section "Frames" of messaging_impl.h.
+"""A worker in Python: joins a supervisor, relays integers, logs a line, receives what others relay, and says goodbye.
 
-usage: worker.py PUB PULL ID KIND SEND EXPECT [LOSE]
+    worker.py PUB PULL ID KIND SEND EXPECT [LOSE]
 
-Joins the supervisor as worker ID of kind KIND, sends SEND relay messages (integers 1000000 * -ID + i, two in a batch) and one log message,
-receives until it has EXPECT relay messages of others or is told to terminate, prints one line for each ("number id value"), and
-leaves with a goodbye. With LOSE it throws every LOSE-th broadcast away on arrival, so that it has to ask for repairs.
+PUB, PULL   the supervisor's two libzmq addresses: SUB is connected to the first, PUSH to the second
+ID, KIND    of this worker, as the supervisor lists it (ID is negative)
+SEND        so many relay messages are sent, two in a batch: the integers 1000000 * -ID + i; then one log message of level ID
+EXPECT      so many relay messages of others are awaited, unless the supervisor tells the worker to terminate
+LOSE        every LOSE-th broadcast RELAY frame is thrown away on arrival, as if lost; 0 or absent: none
+
+At the end it prints a line "number id value" for each relay message of others in the order delivered, then "repairs R terminated T": how often
+it asked for missing messages, and whether it was told to terminate. Written from the section "Frames" of messaging_impl.h alone.
 """
-import os
+import contextlib
+import secrets
 import struct
 import sys
 import time
@@ -15,163 +21,229 @@ import time
 import msgpack
 import zmq
 
-VERSION = 1
+WIRE_VERSION, RANGES_MAX = 1, 16
 HELLO, RELAY, OUTPUT, REPORT, HEARTBEAT, WELCOME, STATUS, REPAIR, REFUSE = range(1, 10)
-UP_ANSWER, UP_TERM, UP_TERM_SEEN, UP_BYE, UP_BYE_SEEN = 1, 2, 4, 8, 16
-DOWN_ANSWER, DOWN_TERM, DOWN_BYE, DOWN_BYE_SEEN, DOWN_GAP = 1, 2, 4, 8, 16
-HEAD = struct.Struct(">BBBBBBB16sBIBBqBIBQBQBQBIBBI")  # a batch frame up to its payload
-MESSAGE_BYTES_MAX = 16 << 20
-AGAIN_SECONDS = 0.1
+UP_ANSWER, UP_KNOW_TERMINATION, UP_LEAVE, UP_KNOW_LEAVE = 1, 4, 8, 16
+DOWN_ANSWER, DOWN_TERMINATE, DOWN_LEAVE, DOWN_KNOW_LEAVE = 1, 2, 4, 8
+BATCH_ANSWER, OUTPUT_LOG = 1, 0
+REFUSED_UNLISTED, REFUSED_TAKEN = 7, 15
+MESSAGE_BYTES_MAX = 16777216        # must be the supervisor's
+ROOM = 2 * MESSAGE_BYTES_MAX        # bytes of relay batches kept ahead of a gap
+AGAIN, SELDOM, SILENCE = 0.1, 0.4, 30.0     # seconds until something unanswered is said again: first, and at most; until it is given up
+HEADER = struct.Struct(">3sBB 2s16s cI 2sq cI cQ cQ cQ cI B cI")      # of a batch: tags (c, s) and the values behind them
+assert HEADER.size == 81
+
+
+def unpack(data, count):
+    unpacker = msgpack.Unpacker(raw=True, max_buffer_size=0)
+    unpacker.feed(data)
+    return [unpacker.unpack() for _ in range(count)]
 
 
 class Worker:
-    def __init__(self, pub, pull, worker_id, kind, lose):
-        self.id, self.kind, self.lose = worker_id, kind, lose
-        self.nonce = int.from_bytes(os.urandom(8), "big") | 1
-        self.topic = b"W" + struct.pack(">qQ", self.id, self.nonce)
-        context = zmq.Context()
-        self.sub, self.push = context.socket(zmq.SUB), context.socket(zmq.PUSH)
-        self.sub.linger = self.push.linger = 0
-        self.sub.subscribe(b"\x96\xa1B")
-        self.sub.subscribe(b"\x96\xc4\x11" + self.topic)
+    def __init__(self, pub, pull, id, kind, batches, expect, lose):
+        self.id, self.kind, self.expect, self.lose = id, kind, expect, lose
+        self.nonce = secrets.randbelow(2**64 - 1) + 1
+        self.session, self.generation = None, 0
+        self.terminated = self.supervisor_leaves = self.leaving = self.answered = False
+
+        # Own batches, numbered from 1: those below accepted are accepted, those below sent are sent.
+        self.batches = batches                      # (type, count, payload) of each
+        self.frames = {}                            # number -> frame, from the first time it is sent: repetitions are the same bytes
+        self.accepted, self.sent, self.window = 1, 1, 0
+        self.probe, self.probed = 0, 0              # the last probe, and what was sent when it was; 0: its answer is known
+
+        # Relay messages: all below position are delivered (or gone), none from next on is known to exist, none below first can be had.
+        self.position = self.next = self.first = 1
+        self.kept, self.kept_bytes = {}, 0          # batches ahead of a gap: position -> (id, nonce, count, payload)
+        self.delivered, self.broadcasts, self.repairs = [], 0, 0    # delivered: (number, id, value)
+
+        # Times. The tick says again whatever is not answered, and keeps this worker alive.
+        self.tick_at, self.ask_at, self.pause = 0.0, 0.0, AGAIN     # missing messages are not asked for before ask_at
+        self.reported, self.reported_at, self.ack = 1, 0.0, 0.0     # position in the last REPORT, its time; least time to the next
+        self.report_due, self.heard_at = False, 0.0
+
+        self.sub, self.push = zmq.Context.instance().socket(zmq.SUB), zmq.Context.instance().socket(zmq.PUSH)
+        self.sub.subscribe(b"\x96\xa1\x42")
+        self.sub.subscribe(b"\x96\xc4\x11W" + struct.pack(">qQ", id, self.nonce))
+        self.push.set(zmq.IMMEDIATE, 1)             # nothing piles up before there is a connection
+        self.push.set(zmq.LINGER, 1000)
         self.sub.connect(pub)
         self.push.connect(pull)
-        self.session, self.generation = bytes(16), 0
-        self.next = self.known = 1  # relay numbers: the next to be delivered, and those below which exist
-        self.early = {}  # batches that came ahead of a gap, by their first number
-        self.batches, self.number = [], 1  # not acknowledged: (number, frame); number of the next
-        self.window, self.asked_at, self.sent_at = 0, 0.0, 0.0
-        self.terminated = self.leaving = self.left = False
-        self.broadcasts = self.repairs = 0
-        self.received = []
 
-    # Upwards.
+    def run(self):
+        while not self.answered:
+            now = time.monotonic()
+            if self.session and now > self.heard_at + SILENCE:
+                sys.exit("the supervisor is silent")
+            done = (self.terminated or len(self.delivered) >= self.expect) and self.accepted > len(self.batches)
+            if done and not self.leaving:
+                self.leaving, self.tick_at, self.pause = True, now, AGAIN
+            due = self.speak(now)
+            if self.supervisor_leaves:              # it was told so just now; nothing is left to wait for
+                return None if done else sys.exit("the supervisor leaves")
+            wait = max(0, due - time.monotonic()) * 1000 + 1
+            for _ in range(100):                    # not all, lest a stream of frames keep this worker from speaking
+                if self.answered or not self.sub.poll(wait):
+                    break
+                self.receive(*unpack(self.sub.recv(), 1), self.lose)
+                wait = 0
 
-    def push_frame(self, kind_of_frame, body):
-        frame = ["U", VERSION, kind_of_frame, self.session, self.generation, body]
-        self.push.send(msgpack.packb(frame, use_bin_type=True))
+    def send(self, frame):
+        with contextlib.suppress(zmq.Again):        # as if lost on the way: it is said again
+            self.push.send(frame, zmq.NOBLOCK)
 
-    def hello(self):
-        self.push_frame(HELLO, [self.id, self.kind, self.nonce, MESSAGE_BYTES_MAX])
+    def send_plain(self, type, body):
+        self.send(msgpack.packb(["U", WIRE_VERSION, type, self.session or bytes(16), self.generation, body]))
 
-    def report(self, ask=False, answer=False):
-        flags = UP_ANSWER if answer else 0
-        flags |= UP_TERM_SEEN if self.terminated else 0
-        flags |= UP_BYE if self.leaving else 0
-        ranges, start = [], self.next
-        for first in sorted(self.early) + [self.known] if ask else []:
-            if first > start:
-                ranges.append([start, first - 1])
-            start = self.early[first][0] if first in self.early else first
-        self.repairs += bool(ranges)
-        self.push_frame(REPORT, [self.id, self.nonce, self.next, 0, flags, 1 << 20, ranges[:16]])
+    def due(self):
+        ask, acknowledge = self.position < self.next and not self.leaving, self.position != self.reported
+        return min([self.tick_at] + [self.ask_at] * ask + [self.reported_at + self.ack] * acknowledge)
 
-    def batch(self, type_of_batch, objects):
-        payload = b"".join(msgpack.packb(o, use_bin_type=True) for o in objects)
-        self.batches.append((self.number, type_of_batch, len(objects), payload))
-        self.number += 1
+    def speak(self, now):
+        """Says what is due, and returns when something will be due again."""
+        if self.report_due or now >= self.due():
+            tick = now >= self.tick_at
+            if tick:    # PUSH keeps the order: when this probe is answered, all batches sent so far have come or are lost
+                self.probe, self.probed = self.probe + 1, self.sent
+                self.tick_at, self.pause = now + self.pause, min(2 * self.pause, SELDOM)
+            if self.session:
+                self.report(now, UP_ANSWER * tick, self.missing() if now >= self.ask_at and not self.leaving else [])
+            else:
+                self.send_plain(HELLO, [self.id, self.kind, self.nonce, MESSAGE_BYTES_MAX])
+        self.send_batches()
+        return self.due()
+
+    def report(self, now, flags, ranges):
+        flags |= UP_KNOW_TERMINATION * self.terminated | UP_LEAVE * self.leaving | UP_KNOW_LEAVE * self.supervisor_leaves
+        self.send_plain(REPORT, [self.id, self.nonce, self.position, self.probe, flags, max(0, ROOM - self.kept_bytes), ranges])
+        self.reported, self.reported_at, self.report_due = self.position, now, False
+        if ranges:
+            self.repairs += 1
+            self.ask_at = now + self.pause
 
     def send_batches(self):
-        for number, type_of_batch, count, payload in self.batches if self.window else []:
-            self.push.send(HEAD.pack(
-                0x96, 0xa1, ord("B"), VERSION, type_of_batch, 0xc4, 16, self.session, 0xce, self.generation,
-                0x98, 0xd3, self.id, 0xce, self.kind, 0xcf, self.nonce, 0xcf, number, 0xcf, self.next, 0xce, count, 0,
-                0xc6, len(payload)) + payload)
-        self.sent_at = time.monotonic()
+        flying = sum(len(self.frames[number]) for number in range(self.accepted, self.sent))
+        while self.window and self.sent <= len(self.batches):
+            frame = self.frames.get(self.sent) or self.batch_frame(self.sent)
+            if flying and flying + len(frame) > self.window:
+                break
+            self.frames[self.sent] = frame
+            self.send(frame)
+            self.sent += 1
+            flying += len(frame)
 
-    # Downwards.
+    def batch_frame(self, number):
+        type, count, payload = self.batches[number - 1]
+        flags = BATCH_ANSWER * (number == len(self.batches))
+        return HEADER.pack(
+            b"\x96\xa1\x42", WIRE_VERSION, type, b"\xc4\x10", self.session, b"\xce", self.generation, b"\x98\xd3", self.id, b"\xce", self.kind,
+            b"\xcf", self.nonce, b"\xcf", number, b"\xcf", self.position, b"\xce", count, flags, b"\xc6", len(payload)) + payload
 
-    def take_batch(self, body):
-        sender, _, nonce, number, first, count, _, payload = body
-        if nonce == self.nonce:  # its own broadcast acknowledges a batch
-            self.acknowledged(number + 1)
-        after = first + count
-        self.known = max(self.known, after)
-        if after <= self.next:
-            return
-        self.early[first] = (after, sender, b"" if nonce == self.nonce else payload)
-        while self.next in self.early:
-            first = self.next
-            self.next, sender, payload = self.early.pop(first)
-            unpacker = msgpack.Unpacker(raw=False)
-            unpacker.feed(payload)
-            self.received += [(first + i, sender, value) for i, value in enumerate(unpacker)]
-
-    def acknowledged(self, expected):
-        self.batches = [b for b in self.batches if b[0] >= expected]
-
-    def news(self, following, first, _ack_ms, flags, terms):
-        self.known = max(self.known, following)
-        self.next = max(self.next, first)
-        if flags & (DOWN_TERM | DOWN_BYE) or any(t[2] != self.nonce for t in terms):
-            self.terminated = True
-        if flags & DOWN_BYE_SEEN:
-            self.left = True
-        if flags & DOWN_ANSWER:
-            self.report()
-
-    def take(self, frame):
-        topic, version, type_of_frame, session, generation, body = msgpack.unpackb(frame, raw=False)
-        assert version == VERSION and topic in ("B", self.topic)
-        if type_of_frame == WELCOME and self.generation == 0:
+    def receive(self, frame, lose=0):
+        _, version, type, session, generation, body = frame
+        if type == REFUSE and self.session in (None, session):
+            return self.on_refuse(*body)
+        if type == WELCOME and version == WIRE_VERSION and not self.session:
             self.session, self.generation = session, generation
-        if type_of_frame == REFUSE:
-            sys.exit("refused: status %d" % body[0])
-        if (session, generation) != (self.session, self.generation):
+        if (version, session, generation) != (WIRE_VERSION, self.session, self.generation):
             return
-        if type_of_frame == RELAY:
-            self.broadcasts += 1
-            if not self.lose or self.broadcasts % self.lose:
-                self.take_batch(body)
-        elif type_of_frame == HEARTBEAT:
-            self.news(*body)
-        elif type_of_frame in (WELCOME, STATUS):
-            self.acknowledged(body[0])
-            opened = self.window == 0 and body[1] > 0
-            self.window = body[1]
-            if opened:
-                self.send_batches()
-            self.news(*body[3:])
-        elif type_of_frame == REPAIR:
-            unpacker = msgpack.Unpacker(raw=False, max_buffer_size=1 << 30)
-            unpacker.feed(body[2])
-            for inner in unpacker:
-                self.take_batch(inner[5])
+        self.heard_at = time.monotonic()
+        if type == RELAY:
+            self.broadcasts += bool(lose)
+            if not lose or self.broadcasts % lose:
+                self.on_relay(*body)
+        elif type == REPAIR:
+            self.on_repair(*body)
+        elif type == HEARTBEAT:
+            self.on_news(*body)
+        elif type in (WELCOME, STATUS):
+            self.report_due |= type == WELCOME
+            self.on_status(*body)
 
-    def step(self):
-        """Waits a moment for frames, then says again what was not answered."""
-        if self.sub.poll(20):
-            while self.sub.poll(0):
-                self.take(self.sub.recv())
-            if self.generation:
-                self.report(ask=self.known > self.next)
-                self.asked_at = time.monotonic()
-        now = time.monotonic()
-        if now < max(self.asked_at, self.sent_at) + AGAIN_SECONDS:
-            return
-        if not self.generation:
-            self.hello()
-        else:
-            self.report(ask=self.known > self.next, answer=True)
-            self.send_batches()
-        self.asked_at = now
+    def on_refuse(self, status):
+        if status == REFUSED_UNLISTED and self.leaving:
+            self.answered = True                    # it has let this worker go, and said so in vain
+        elif status != REFUSED_TAKEN or self.session:       # taken for now: HELLO again
+            sys.exit("refused with status %d" % status)
+
+    def on_status(self, expected, window, probe, next, first, ack_ms, flags, terms):
+        self.window = window
+        self.on_accepted(expected)
+        if probe == self.probe:
+            if self.accepted < self.probed:         # lost: all from there on once more
+                self.sent = self.accepted
+            self.probed = 0
+        self.answered |= self.leaving and bool(flags & DOWN_KNOW_LEAVE)
+        self.on_news(next, first, ack_ms, flags, terms)
+
+    def on_news(self, next, first, ack_ms, flags, terms):
+        terminate = bool(flags & DOWN_TERMINATE) or any(nonce != self.nonce for _, _, nonce in terms)
+        self.report_due |= bool(flags & (DOWN_ANSWER | DOWN_LEAVE)) or terminate and not self.terminated
+        self.terminated |= terminate
+        self.supervisor_leaves |= bool(flags & DOWN_LEAVE)
+        self.ack = ack_ms / 1000
+        self.next, self.first = max(self.next, next), max(self.first, first)
+        self.deliver()
+
+    def on_relay(self, id, kind, nonce, number, position, count, flags, payload):
+        if nonce == self.nonce:
+            self.on_accepted(number + 1)
+        self.next = max(self.next, position + count)
+        fits = position == self.position or self.kept_bytes + len(payload) <= ROOM
+        if fits and position >= self.position and position not in self.kept:
+            self.kept[position] = (id, nonce, count, payload)
+            self.kept_bytes += len(payload)
+            self.deliver()
+            self.progress()
+
+    def on_repair(self, last, count, frames):
+        before = self.position, len(self.kept)
+        for frame in unpack(frames, count):
+            self.receive(frame)
+        if before != (self.position, len(self.kept)):       # after the last, ask at once for what is still missing
+            self.ask_at = 0.0 if last else time.monotonic() + self.pause
+
+    def on_accepted(self, expected):
+        if expected > self.accepted:
+            self.accepted, self.sent = expected, max(self.sent, expected)
+            self.progress()
+
+    def progress(self):
+        self.tick_at, self.pause = min(self.tick_at, time.monotonic() + AGAIN), AGAIN
+
+    def deliver(self):
+        """Delivers what can be delivered in order, and passes over what is gone for good."""
+        while self.position in self.kept or self.position < self.first:
+            if self.position in self.kept:
+                id, nonce, count, payload = self.kept.pop(self.position)
+                self.kept_bytes -= len(payload)
+                if nonce != self.nonce:             # one's own count as delivered, but are not
+                    self.delivered += [(self.position + i, id, value) for i, value in enumerate(unpack(payload, count))]
+                self.position += count
+            else:
+                end = min([self.first, *self.kept])
+                print("relay messages %d to %d are gone" % (self.position, end - 1), file=sys.stderr)
+                self.position = end
+
+    def missing(self):
+        begins = sorted(self.kept)
+        ends = [self.position] + [begin + self.kept[begin][2] for begin in begins]
+        return [[end, begin - 1] for end, begin in zip(ends, begins + [self.next]) if end < begin][:RANGES_MAX]
 
 
 def main():
-    pub, pull, worker_id, kind, send, expect = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])
-    worker = Worker(pub, pull, worker_id, kind, int(sys.argv[7]) if len(sys.argv) > 7 else 0)
-    values = [1000000 * -worker_id + i for i in range(send)]
-    for at in range(0, send, 2):
-        worker.batch(RELAY, values[at:at + 2])
-    worker.batch(OUTPUT, [[0, worker_id, b"python was here"]])
-    while worker.batches or (len(worker.received) < expect and not worker.terminated):
-        worker.step()
-    worker.leaving = True
-    while not worker.left:
-        worker.step()
-    for line in worker.received:
-        print(*line)
-    print("repairs", worker.repairs, "terminated", int(worker.terminated))
+    if len(sys.argv) not in (7, 8):
+        sys.exit("usage: worker.py PUB PULL ID KIND SEND EXPECT [LOSE]")
+    id, kind, send, expect, lose = map(int, (sys.argv[3:] + ["0"])[:5])
+    values = [msgpack.packb(1000000 * -id + i) for i in range(send)]
+    batches = [(RELAY, len(values[i:i + 2]), b"".join(values[i:i + 2])) for i in range(0, send, 2)]
+    batches.append((OUTPUT, 1, msgpack.packb([OUTPUT_LOG, id, b"python was here"])))
+    worker = Worker(sys.argv[1], sys.argv[2], id, kind, batches, expect, lose)
+    worker.run()
+    for number, sender, value in worker.delivered:
+        print(number, sender, value)
+    print("repairs %d terminated %d" % (worker.repairs, worker.terminated))
 
 
 if __name__ == "__main__":
