@@ -4834,11 +4834,11 @@ static inline messaging_status messaging__get_stats(const messaging__handle *con
   stats->outbox_bytes_max = handle->outbox.bytes_max;
   pthread_mutex_unlock(&handle->outbox.lock);
   pthread_mutex_lock(&handle->inbox.lock);
-  stats->relays_received = handle->inbox.relays;
-  stats->outputs_received = handle->inbox.outputs;
+  stats->relays_received = MESSAGING__LOAD(&handle->inbox.relays);
+  stats->outputs_received = MESSAGING__LOAD(&handle->inbox.outputs);
   stats->inbox_bytes = handle->inbox.bytes;
   stats->inbox_bytes_max = handle->inbox.bytes_max;
-  stats->malformed += handle->inbox.malformed;
+  stats->malformed += MESSAGING__LOAD(&handle->inbox.malformed);
   if (handle->is_im) {
     stats->generation = handle->im.era.generation;
     stats->next_number = handle->inbox.log.next;
