@@ -180,7 +180,7 @@ void bare_end(rounds *s) {
   char path[128];
   rounds_end(s);
   kill(s->top, SIGKILL);
-  reap_until(s->top, now_ns() + NS_PER_S);
+  reap_until(s->top, now_ns() + NS_PER_S, NULL);
   snprintf(path, sizeof path, "%s/pull", folder);
   unlink(path);
   snprintf(path, sizeof path, "%s/pub", folder);

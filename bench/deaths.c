@@ -122,7 +122,7 @@ deaths deaths_of_workers(void) {
   scene *s = scene_make();
   pid_t supervisor = fork_limited(LIMIT_S, false);
   if (supervisor == 0) supervisor_of_the_killed(s);
-  reap_until(supervisor, now_ns() + (WORKERS_KILLED + 2) * PATIENCE_MS * NS_PER_MS);
+  reap_until(supervisor, now_ns() + (WORKERS_KILLED + 2) * PATIENCE_MS * NS_PER_MS, NULL);
   return collect(s, WORKERS_KILLED);
 }
 
@@ -152,7 +152,7 @@ static void kill_one_supervisor(scene *s, uint32_t first) {
   kill(supervisor, SIGKILL);
   for (uint32_t i = 0; i < WORKERS_LEFT; i++)
     if (!take_until(&s->noticed, now_ns() + PATIENCE_MS * NS_PER_MS)) break;
-  reap_until(supervisor, now_ns() + NS_PER_S);
+  reap_until(supervisor, now_ns() + NS_PER_S, NULL);
 }
 
 /* Orphans come to this process for the time being, so that it can see them end. */

@@ -228,7 +228,7 @@ record *paced_replay(const trace *t) {
   int64_t deadline_ns = now_ns() + (t->replay_us / 1000 + ORIGIN_LEAD_MS + 3 * GRACE_MS) * NS_PER_MS;
   pid_t child = fork_limited(LIMIT_S, false);
   if (child == 0) supervisor_main(t, r);
-  if (!reap_until(child, deadline_ns)) r->hung++;
+  if (!reap_until(child, deadline_ns, &r->lag_ns)) r->hung++;
   free(sent_max);
   return r;
 }

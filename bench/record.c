@@ -88,7 +88,7 @@ void record_purge(record *r) {
 }
 
 int64_t record_lag_ns(const record *r) {
-  int64_t most_ns = 0;
+  int64_t most_ns = r->lag_ns;
   for (uint32_t p = 1; p < r->process_count; p++) {
     const life *l = &r->lives[p];
     int64_t came_ns = l->started_ns > 0 ? l->started_ns : l->left_ns; /* killed before it could start */

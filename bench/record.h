@@ -79,6 +79,7 @@ typedef struct {
   term_request terms[RECORD_TERMS_MAX];
   int64_t purges_ns[RECORD_PURGES_MAX];
   uint32_t hung;        /* processes that had to be killed at the deadline */
+  int64_t lag_ns;       /* the longest that a process overslept that only slept */
   int64_t origin_ns;    /* when the replay began */
   uint64_t generations; /* that the supervisor saw */
 } record;
@@ -96,8 +97,8 @@ void record_list(record *r, const list_change *change);
 void record_term(record *r, uint32_t generation);
 void record_purge(record *r);
 
-/* The longest that any process started behind its time. Nothing but the machine is to blame for that: it slept until then, and
- * has not met the library yet. */
+/* The longest that any process started behind its time, or that the waiting one overslept. Nothing but the machine is to blame for
+ * that: they slept until then, and had not met the library. */
 int64_t record_lag_ns(const record *r);
 
 /* What the error handlers of the processes were told, and exits that failed; one line each. */

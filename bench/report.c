@@ -61,7 +61,8 @@ void report_machine(FILE *file) {
   zmq_name(zmq, sizeof zmq);
   if (uname(&os) != 0) memset(&os, 0, sizeof os);
   if (getloadavg(load, 1) != 1) load[0] = -1;
-  fprintf(file, "machine   %s, %d cores, %s %s, load average %.1f before\n", cpu, core_count(), os.sysname, os.release, load[0]);
+  fprintf(file, "machine   %s, %d cores, %s %s, load average %.1f before\n", cpu, core_count(), os.sysname, os.release,
+          load[0]);
   fprintf(file, "versions  messaging %s, libzmq %s, msgpack-c %s, %s, %s\n", MESSAGING_VERSION_STRING, zmq, msgpack_version(),
           compiler(), BENCH_FLAGS);
 }

@@ -82,7 +82,7 @@ static void await_everybody(endpoint *e, rounds *s) {
 static void reap_workers(endpoint *e) {
   int64_t deadline_ns = now_ns() + 2 * GRACE_MS * NS_PER_MS;
   for (uint32_t p = 1; p < e->t->process_count; p++)
-    if (!reap_until(e->r->lives[p].pid, deadline_ns)) e->r->hung++;
+    if (!reap_until(e->r->lives[p].pid, deadline_ns, NULL)) e->r->hung++;
 }
 
 static _Noreturn void supervisor_main(const trace *t, record *r, rounds *s) {
@@ -126,5 +126,5 @@ record *speed_begin(const trace *t, rounds *s, uint32_t round_count) {
 
 void speed_end(rounds *s, record *r) {
   rounds_end(s);
-  if (!reap_until(s->top, now_ns() + 4 * GRACE_MS * NS_PER_MS)) r->hung++;
+  if (!reap_until(s->top, now_ns() + 4 * GRACE_MS * NS_PER_MS, NULL)) r->hung++;
 }

@@ -25,6 +25,14 @@ void sleep_until_ns(int64_t at_ns) {
   }
 }
 
+static void (*failure_clean_up)(void);
+static pid_t failure_owner;
+
+void on_failure(void (*clean_up)(void)) {
+  failure_clean_up = clean_up;
+  failure_owner = getpid();
+}
+
 _Noreturn void fail(const char *format, ...) {
   va_list args;
   va_start(args, format);
@@ -32,6 +40,7 @@ _Noreturn void fail(const char *format, ...) {
   vfprintf(stderr, format, args);
   fputc('\n', stderr);
   va_end(args);
+  if (failure_clean_up && failure_owner == getpid()) failure_clean_up();
   _exit(2);
 }
 
@@ -62,14 +71,17 @@ pid_t fork_limited(unsigned limit_s, bool outlives_parent) {
   return 0;
 }
 
-bool reap_until(pid_t child, int64_t deadline_ns) {
+bool reap_until(pid_t child, int64_t deadline_ns, int64_t *lag_ns) {
   int status = 0;
   for (;;) {
     pid_t got = waitpid(child, &status, WNOHANG);
     if (got == child) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (got < 0 && errno != EINTR) return false;
     if (now_ns() > deadline_ns) break;
-    sleep_until_ns(now_ns() + NS_PER_MS);
+    int64_t until_ns = now_ns() + NS_PER_MS;
+    sleep_until_ns(until_ns);
+    int64_t overslept_ns = now_ns() - until_ns;
+    if (lag_ns && overslept_ns > *lag_ns) *lag_ns = overslept_ns;
   }
   kill(child, SIGKILL);
   waitpid(child, &status, 0);

@@ -19,6 +19,9 @@ void sleep_until_ns(int64_t at_ns);
 /* Prints to stderr and ends the process with status 2: the benchmark itself could not go on. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* What fail does before it ends this process; not its children. */
+void on_failure(void (*clean_up)(void));
+
 /* Zeroed memory that this process and all that it forks share, and that outlives a SIGKILL of any of them. Its pages are
  * there already, so that touching one costs nothing in a timed stretch. Fails instead of returning NULL. */
 void *shared_make(size_t bytes);
@@ -31,8 +34,9 @@ void *checked_calloc(size_t count, size_t bytes);
  * outlive its parent. 0 in the child, its pid in the parent. */
 pid_t fork_limited(unsigned limit_s, bool outlives_parent);
 
-/* True when the child ended by itself with status 0 before the deadline; past it, the child is killed. */
-bool reap_until(pid_t child, int64_t deadline_ns);
+/* True when the child ended by itself with status 0 before the deadline; past it, the child is killed. Until then this process
+ * sleeps for a millisecond at a time; lag_ns, unless NULL, grows to the longest that it overslept. */
+bool reap_until(pid_t child, int64_t deadline_ns, int64_t *lag_ns);
 
 /* Waits for a semaphore in shared memory. False: the deadline came first. */
 bool take_until(sem_t *semaphore, int64_t deadline_ns);
