@@ -14,6 +14,7 @@
 #define FORK_LEAD_US 20000 /* a process is there this long before anything names it */
 #define ORIGIN_LEAD_MS 100 /* from the supervisor's start to the trace's time 0 */
 #define GRACE_MS 10000     /* after the last event, for everybody to end */
+#define REPORT_MS 2000     /* and for the last reports of deaths */
 #define LIMIT_S 300u
 
 /* ==== A worker ======================================================================================================== */
@@ -199,6 +200,21 @@ static void supervisor_reap(supervisor *s) {
   }
 }
 
+static bool is_reported(const supervisor *s, uint32_t p) {
+  const life *l = &s->e.r->lives[p];
+  bool listed = false;
+  for (uint32_t i = 0; i < s->e.r->list_count; i++)
+    for (uint32_t k = 0; k < s->e.r->lists[i].count; k++) listed |= s->e.r->lists[i].members[k] == p;
+  return l->left_by != LEFT_BY_KILL || !listed || atomic_load(&l->lost_count) > 0;
+}
+
+/* Some are killed just before the recording ends; their deaths still have to come through before this process leaves. */
+static void supervisor_await_reports(supervisor *s) {
+  int64_t deadline_ns = now_ns() + REPORT_MS * NS_PER_MS;
+  for (uint32_t p = 1; p < s->e.t->process_count; p++)
+    while (!is_reported(s, p) && now_ns() < deadline_ns) endpoint_await(&s->e, now_ns() + NS_PER_MS);
+}
+
 static _Noreturn void supervisor_main(const trace *t, record *r) {
   supervisor s = {.e = endpoint_make(t, r, 0, false)};
   life *own = &r->lives[0];
@@ -210,6 +226,7 @@ static _Noreturn void supervisor_main(const trace *t, record *r) {
   plan_forks(&s);
   supervisor_replay(&s);
   supervisor_reap(&s);
+  supervisor_await_reports(&s);
   endpoint_drain(&s.e);
   r->generations = current_generation(&s);
   own->left_ns = now_ns();

@@ -470,7 +470,7 @@ static messaging_status put(messaging__outbox *outbox, uint8_t type, size_t size
 static void test_outbox_rolls_back(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch;
+  messaging__outgoing batch = {NULL, 0, 0};
   assert_true(messaging__outbox_init(&outbox, 4000, 1000));
   for (int before = 0; before < 3; before++) {
     size_t bytes = outbox.bytes;
@@ -493,7 +493,7 @@ static void test_outbox_rolls_back(void **state) {
 static void test_outbox_limits(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch;
+  messaging__outgoing batch = {NULL, 0, 0};
   assert_true(messaging__outbox_init(&outbox, 2000, 1000));
   assert_int_equal(put(&outbox, MESSAGING__RELAY, 997, 0), MESSAGING_OK); /* 1000 with its head: the largest */
   assert_int_equal(put(&outbox, MESSAGING__OUTPUT, 997, 0), MESSAGING_EFULL);
@@ -520,7 +520,7 @@ static void test_outbox_limits(void **state) {
 static void test_outbox_order(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch;
+  messaging__outgoing batch = {NULL, 0, 0};
   static const uint8_t types[] = {MESSAGING__RELAY, MESSAGING__RELAY, MESSAGING__OUTPUT, MESSAGING__RELAY, MESSAGING__OUTPUT, MESSAGING__OUTPUT};
   static const uint32_t counts[] = {2, 1, 1, 2};
   assert_true(messaging__outbox_init(&outbox, 1 << 20, 1000));
