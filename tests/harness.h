@@ -52,6 +52,14 @@ static inline void ignore(messaging_status status) { (void)status; }
 #define SANITIZED 0
 #endif
 
+/* The exit status of a forked process: with AddressSanitizer, whether it leaked. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+static inline int leaked(void) { return __lsan_do_recoverable_leak_check(); }
+#else
+static inline int leaked(void) { return 0; }
+#endif
+
 /* ---- Time ------------------------------------------------------------------------------------------------------------ */
 
 static inline int64_t now_ms(void) {
@@ -439,16 +447,18 @@ static inline reply puppet_do(bus_ctx **ctx, logbook *log, const command *c) {
   return r;
 }
 
-/* A puppet's life: commands until the test closes the socket. */
-static inline void puppet_serve(logbook *log, int fd) {
+/* A puppet's life: commands until the test closes the socket. The number of them. */
+static inline size_t puppet_serve(logbook *log, int fd) {
   bus_ctx *ctx = NULL;
   command c;
-  while (recv(fd, &c, sizeof c, 0) == (ssize_t)sizeof c) {
+  size_t served = 0;
+  for (; recv(fd, &c, sizeof c, 0) == (ssize_t)sizeof c; served++) {
     reply r = puppet_do(&ctx, log, &c);
     if (send(fd, &r, sizeof r, MSG_NOSIGNAL) != (ssize_t)sizeof r) break;
   }
   if (ctx) ignore(bus_exit(&ctx));
   (void)close(fd);
+  return served;
 }
 
 typedef struct {
@@ -464,7 +474,7 @@ typedef struct {
 
 static inline void *puppet_thread(void *arg) {
   puppet *w = arg;
-  puppet_serve(w->log, w->puppet_fd);
+  (void)puppet_serve(w->log, w->puppet_fd);
   return NULL;
 }
 
@@ -552,8 +562,7 @@ static inline void fork_puppet(world *w, puppet *p) {
   if (p->pid == 0) {
     become_puppet(w, p);
     if (p->fd >= 0) (void)close(p->fd);
-    puppet_serve(p->log, p->puppet_fd);
-    _exit(0);
+    _exit(puppet_serve(p->log, p->puppet_fd) > 0 ? leaked() : 0);
   }
   (void)close(p->puppet_fd);
   p->puppet_fd = -1;

@@ -199,7 +199,7 @@ static void be_a_supervisor_that_forks(world *w, puppet *self, size_t workers) {
     if (p->pid == 0) {
       become_puppet(w, p);
       (void)prctl(PR_SET_PDEATHSIG, 0); /* it is to see its parent die */
-      puppet_serve(p->log, p->puppet_fd);
+      (void)puppet_serve(p->log, p->puppet_fd);
       _exit(0);
     }
     p->id = p->pid;
