@@ -140,7 +140,7 @@ typedef struct {
   pid_t id;
 
   uint32_t heartbeat_ms;    /* 1000; 10 to 60000: at least one frame goes each way in this time */
-  uint32_t silence_ms;      /* 60000; at least 3 heartbeats: a peer that no pidfd watches counts as lost after this */
+  uint32_t silence_ms;      /* 60000; at least 3 heartbeats: a peer that no pidfd watches counts as lost after this, until it is heard again */
   uint32_t exit_timeout_ms; /* 5000: the longest that exit waits for acknowledgements */
   uint32_t send_timeout_ms; /* 0: sends never block. Else the longest that a send waits for room before MESSAGING_EFULL */
 
@@ -339,7 +339,8 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *   level-triggered, belongs to the handle, and is to be watched only, never read or closed. -1: no such handle here.
  *
  * bool bus_check_termination(const bus_ctx *)
- *   Whether a Terminate has arrived in this generation. Takes nothing from the queue; sending and receiving go on.
+ *   Whether a Terminate has arrived in this generation. Takes nothing from the queue; sending and receiving go on. Also true at a worker
+ *   while its supervisor, on another host, has been silent for silence_ms (the handler was given ELOST); false again when it is heard again.
  *
  * bus_update_child_processes_list(bus_ctx *im, const messaging_child *, size_t count)
  *   Supervisor: the new list of children. If any worker is on both lists and alive, the generation goes on: the missing are gone and

@@ -59,6 +59,11 @@
  *   option changes that without letting one stopped subscriber stop all others.
  * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the echo of the first of
  *   them takes it along. A lone message leaves at once, a burst leaves in frames of 48 KB, and no timer delays anything.
+ * - Silence is a guess, and it may be wrong: whoever fell silent is reported once, and everything is kept so that it can go on where it was
+ *   (a worker shows its application termination meanwhile). Only a pidfd, a goodbye or the list ends somebody for good.
+ * - What is lost on the way up is sent again with all that is behind it: at most 32 batches or 256 KB are on the wire, and once in a round
+ *   trip is enough, which a numbered question behind the repetition makes sure of. Downwards, where a gap may have gigabytes behind it,
+ *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
@@ -180,6 +185,7 @@ enum {
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 256 * 1024,     /* of one worker on the wire, not acknowledged */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
+  MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 128 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
   MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
   MESSAGING__REPAIR_BURST = 4 * 1024 * 1024, /* in answer to one negative acknowledgement */
@@ -686,7 +692,8 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   Batches: they are never split, so ranges begin and end where batches do, and a repair may bring more than was asked for. Header bytes count in
  * windows and credits. No order is relied upon; the supervisor keeps the highest position it has heard. On flag 16 downwards, or when the answer to a
  * probe (start anywhere, raise it with each REPORT flagged 1; a STATUS carries the last it heard) shows an expected number that was sent before, send again
- * from there. At window 0 send nothing but REPORTs flagged 1, ever more seldom; an opening window is announced. Flags in a downward RELAY mean nothing. An
+ * from there. At window 0 send nothing but REPORTs flagged 1, ever more seldom; an opening window is announced. Sending again wants a REPORT flagged 1 behind, with the next probe: until its answer comes, or that
+ * of a later one, flag 16 tells of the time before. Flags in a downward RELAY mean nothing. An
  * earlier incarnation with the same id is somebody else: the nonce tells.
  *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the credit
  * or at the end of the ranges; ask again for what is still missing.
@@ -694,8 +701,8 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  * termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
  *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7. After
  * flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
- *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). A worker that is silent for silence_ms (60000) and not watched by a
- * pidfd counts as lost until it is heard again. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
+ *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). Who is silent for silence_ms (60000) and not watched by a pidfd counts
+ * as lost until it is heard again: nothing is forgotten, the others go on, and the conversation goes on where it was. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
  *   REFUSE 1, 6, 7 and 16 are final; after 15 go on announcing.
  */
 
@@ -1377,6 +1384,15 @@ static inline void messaging__inbox_terminate(messaging__inbox *inbox, const mes
   pthread_mutex_unlock(&inbox->lock);
 }
 
+/* There is no termination after all. */
+static inline void messaging__inbox_resume(messaging__inbox *inbox) {
+  pthread_mutex_lock(&inbox->lock);
+  inbox->term_due = false;
+  MESSAGING__STORE(&inbox->terminated, false);
+  messaging__inbox_settle(inbox);
+  pthread_mutex_unlock(&inbox->lock);
+}
+
 /* The handle has ended: what is queued can still be received, then every call gives the cause. */
 static inline void messaging__inbox_end(messaging__inbox *inbox, messaging_status cause) {
   pthread_mutex_lock(&inbox->lock);
@@ -1549,8 +1565,8 @@ typedef struct {
   messaging__ring early;     /* of messaging__early, in order */
   size_t early_bytes;
   uint64_t nak_at, nak_next; /* when to ask (again) for what is missing, and next when it was last asked */
-  uint32_t nak_ms, answer_ms; /* time to the next question; how long answers take */
-  uint64_t asked_ms;         /* when the last question was asked; 0: it was answered */
+  uint32_t nak_ms, answer_ms; /* time to the next question; how long answers take, 0: not known */
+  uint64_t asked_ms;         /* when the first question was asked that is not answered; 0: there is none */
   bool asking;               /* a gap is known and was asked for */
 
   /* Upwards. */
@@ -1561,10 +1577,11 @@ typedef struct {
   uint64_t window;
   uint64_t probe_at;         /* when to ask what has arrived */
   uint32_t probe_ms;
-  uint32_t probe;            /* number of the last question; probe_flights counts those on the wire then */
+  uint32_t probe;            /* number of the last question */
   uint32_t probe_answered;
-  uint64_t again_number;     /* first batch that was last sent again, and when */
-  uint64_t again_ms;
+  uint64_t probe_number;     /* of the next batch then: those below it are lost if the answer does not know them */
+  bool again;                /* batches were sent again and the question behind them is not answered yet */
+  uint32_t again_probe;      /* that question: what was said before it tells of the time before */
 
   /* Control. */
   uint64_t hello_at;
@@ -1572,6 +1589,7 @@ typedef struct {
   uint64_t heard_ms, spoken_ms;
   bool report_due, answer_due; /* a REPORT is to go out; it asks for an answer */
   bool term_wanted, term_echoed;
+  bool lost, lost_shown;       /* the supervisor has fallen silent; the application sees termination for that alone */
   bool leaving, left, bye_seen;
   uint64_t again_at;           /* terminate or goodbye is repeated then */
   uint32_t control_ms;
@@ -1664,7 +1682,7 @@ static inline bool messaging__worker_report(messaging__worker *worker, uint64_t 
   messaging__writer writer;
   unsigned flags = worker->answer_due ? MESSAGING__UP_ANSWER : 0;
   if (worker->term_wanted && !worker->term_echoed) flags |= MESSAGING__UP_TERM;
-  if (MESSAGING__LOAD(&worker->inbox->terminated)) flags |= MESSAGING__UP_TERM_SEEN;
+  if (MESSAGING__LOAD(&worker->inbox->terminated) && !worker->lost) flags |= MESSAGING__UP_TERM_SEEN;
   if (worker->leaving) flags |= MESSAGING__UP_BYE;
   if (worker->bye_seen) flags |= MESSAGING__UP_BYE_SEEN;
   messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &worker->era);
@@ -1696,6 +1714,7 @@ static inline void messaging__worker_hello(messaging__worker *worker, uint64_t n
     worker->stalled = true;
     return;
   }
+  worker->spoken_ms = now;
   worker->hello_at = now + worker->hello_ms;
   worker->hello_ms = messaging__doubled(worker->hello_ms, worker->heartbeat_ms);
 }
@@ -1729,6 +1748,7 @@ static inline bool messaging__worker_send_flight(messaging__worker *worker, mess
 /* Whether the next batch may go on the wire, and of which kind: sealed ones within the window, the open one only while few are out. */
 static inline messaging__hold messaging__worker_flow(const messaging__worker *worker) {
   if (worker->state != MESSAGING__JOINED || worker->stalled || worker->window == 0) return MESSAGING__HOLDS_ALL;
+  if (worker->flights.count >= MESSAGING__WINDOW_BATCHES) return MESSAGING__HOLDS_ALL;
   if (worker->flights.count && worker->flights_bytes >= worker->window) return MESSAGING__HOLDS_ALL;
   return worker->flights.count < MESSAGING__FLIGHTS_MAX ? MESSAGING__FLOWS : MESSAGING__HOLDS_OPEN;
 }
@@ -1759,15 +1779,31 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
   }
 }
 
-/* Sends again from the first batch on that is not acknowledged; once for each of them and round trip. */
-static inline void messaging__worker_go_back(messaging__worker *worker, uint64_t now) {
-  if (worker->flights.count == 0 || worker->flights_sent == 0) return;
-  const messaging__flight *first = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
-  if (worker->again_number == first->number && now < worker->again_ms + MESSAGING__AGAIN_MS / 2) return;
-  worker->again_number = first->number;
-  worker->again_ms = now;
+/* A REPORT that asks how far the supervisor is. It goes out behind the batches that can be sent now. */
+static inline void messaging__worker_question(messaging__worker *worker) {
+  worker->probe++;
+  worker->probe_number = worker->number;
+  worker->answer_due = worker->report_due = true;
+}
+
+/* Sends again from the first batch on that is not acknowledged, with a question behind: at most once in a round trip. */
+static inline void messaging__worker_go_back(messaging__worker *worker) {
+  if (worker->flights_sent == 0) return;
   worker->stats.batches_repeated += worker->flights_sent;
   worker->flights_sent = 0;
+  messaging__worker_question(worker);
+  worker->again = true;
+  worker->again_probe = worker->probe;
+}
+
+/* A STATUS shows what the supervisor had when it had heard that question. */
+static inline void messaging__worker_told(messaging__worker *worker, uint32_t probe, bool gap) {
+  bool answered = probe == worker->probe && probe != worker->probe_answered;
+  if (answered) worker->probe_answered = probe;
+  if ((int32_t)(probe - worker->again_probe) >= 0) worker->again = false;
+  if (worker->again || worker->flights.count == 0) return;
+  const messaging__flight *first = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
+  if (gap || (answered && first->number < worker->probe_number)) messaging__worker_go_back(worker);
 }
 
 /* The supervisor has accepted all batches below expected. */
@@ -1787,7 +1823,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
 
 /* What the supervisor allows on the wire. A closed window is asked about, should the word that it opens be lost. */
 static inline void messaging__worker_set_window(messaging__worker *worker, uint64_t window, uint64_t now) {
-  if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
+  if (worker->window == 0 && window > 0) messaging__worker_go_back(worker);
   worker->window = window;
   if (worker->probe_at == MESSAGING__NEVER && window == 0) worker->probe_at = now + worker->probe_ms;
   else if (window > 0 && worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
@@ -1795,16 +1831,23 @@ static inline void messaging__worker_set_window(messaging__worker *worker, uint6
 
 /* ---- Worker: what comes down ---- */
 
-/* How long to wait for an answer: twice as long as answers take of late. */
+/* How long to wait for an answer: twice as long as answers take of late. While that is not known, long: a question that is repeated too
+ * early has everything sent twice. */
 static inline uint32_t messaging__worker_patience(const messaging__worker *worker) {
+  if (worker->answer_ms == 0) return MESSAGING__NAK_MAX_MS / 2;
   return worker->answer_ms * 2 > MESSAGING__NAK_MS ? worker->answer_ms * 2 : (uint32_t)MESSAGING__NAK_MS;
+}
+
+/* An answer took that long. */
+static inline void messaging__worker_took(messaging__worker *worker, uint64_t ms) {
+  uint32_t took = 1 + (uint32_t)messaging__earlier(ms, MESSAGING__NAK_MAX_MS / 2 - 1);
+  worker->answer_ms = took > worker->answer_ms ? took : (worker->answer_ms * 7 + took) / 8;
 }
 
 /* What was asked for begins to come. */
 static inline void messaging__worker_answered(messaging__worker *worker, uint64_t now) {
   if (worker->asked_ms) {
-    uint32_t took = (uint32_t)messaging__earlier(now - worker->asked_ms, MESSAGING__NAK_MAX_MS / 2);
-    worker->answer_ms = took > worker->answer_ms ? took : (worker->answer_ms * 7 + took) / 8;
+    messaging__worker_took(worker, now - worker->asked_ms);
     worker->asked_ms = 0;
   }
   worker->nak_ms = messaging__worker_patience(worker);
@@ -1855,7 +1898,10 @@ static inline void messaging__worker_keep_early(messaging__worker *worker, messa
     if (other->batch.position < batch->position) break;
     at--;
   }
-  if (worker->early.count >= MESSAGING__REORDER_MAX || worker->early_bytes + frame.size > worker->inbox->bytes_max / 4) return;
+  if (worker->early.count >= MESSAGING__REORDER_MAX || worker->early_bytes + frame.size > worker->inbox->bytes_max / 4) {
+    worker->stats.refused++;
+    return;
+  }
   pthread_mutex_lock(&worker->inbox->lock);
   bool kept = messaging__ring_reserve(&worker->early) && (own || messaging__slice_keep(frame, &worker->inbox->chunk, &early.frame));
   pthread_mutex_unlock(&worker->inbox->lock);
@@ -1896,7 +1942,7 @@ static inline void messaging__worker_ask(messaging__worker *worker, uint64_t now
     return;
   }
   worker->nak_next = worker->next;
-  worker->asked_ms = now;
+  if (worker->asked_ms == 0) worker->asked_ms = now; /* which of two questions is answered cannot be told */
   worker->nak_at = now + worker->nak_ms;
   worker->nak_ms = messaging__doubled(worker->nak_ms, MESSAGING__NAK_MAX_MS);
   worker->stats.repairs_asked++;
@@ -2008,12 +2054,11 @@ static inline bool messaging__worker_status(messaging__worker *worker, messaging
     worker->state = MESSAGING__JOINED;
     worker->report_due = true;
     worker->hello_at = MESSAGING__NEVER;
+    if (worker->hello_ms == 2 * MESSAGING__HELLO_MS) messaging__worker_took(worker, now - worker->spoken_ms); /* to the only one */
   }
   messaging__worker_acknowledged(worker, expected, now);
   messaging__worker_set_window(worker, window, now);
-  bool lost = probe == worker->probe && worker->probe != worker->probe_answered;
-  if (lost) worker->probe_answered = probe;
-  if (lost || (news.flags & MESSAGING__DOWN_GAP)) messaging__worker_go_back(worker, now);
+  messaging__worker_told(worker, probe, (news.flags & MESSAGING__DOWN_GAP) != 0);
   messaging__worker_news(worker, &news, now);
   return true;
 }
@@ -2062,6 +2107,23 @@ static inline bool messaging__worker_refuse(messaging__worker *worker, messaging
   return true;
 }
 
+/* Nothing tells a supervisor that is gone from one that is cut off for a while. So its silence is shown to the application as termination,
+ * and the handle goes on: if the supervisor is heard again, everything is as if nothing had been. */
+static inline void messaging__worker_silence(messaging__worker *worker) {
+  worker->lost = true;
+  worker->lost_shown = !MESSAGING__LOAD(&worker->inbox->terminated);
+  messaging__inbox_terminate(worker->inbox, &worker->supervisor);
+  messaging__report(&worker->port, MESSAGING_ELOST, &worker->supervisor, "the supervisor has fallen silent");
+}
+
+static inline void messaging__worker_heard(messaging__worker *worker, uint64_t now) {
+  worker->heard_ms = now;
+  if (!worker->lost) return;
+  worker->lost = false;
+  worker->report_due = true;
+  if (worker->lost_shown) messaging__inbox_resume(worker->inbox);
+}
+
 /* One frame from the supervisor. It is lent for the call. */
 static inline void messaging__worker_receive(messaging__worker *worker, messaging__slice frame, uint64_t now) {
   messaging__reader reader = {frame.data, frame.data + frame.size, false};
@@ -2092,7 +2154,7 @@ static inline void messaging__worker_receive(messaging__worker *worker, messagin
       if (worker->state == MESSAGING__JOINED) worker->stats.stale++;
       return;
     }
-    worker->heard_ms = now;
+    messaging__worker_heard(worker, now);
     switch (envelope.type) {
       case MESSAGING__RELAY:
         fine = !mine && messaging__batch_read(frame.data, frame.size, &batch) && frame.size == MESSAGING__AT_PAYLOAD + (size_t)batch.payload_size;
@@ -2117,8 +2179,7 @@ static inline void messaging__worker_receive(messaging__worker *worker, messagin
 
 /* Asks what has arrived, ever more seldom. */
 static inline void messaging__worker_probe(messaging__worker *worker, uint64_t now) {
-  worker->probe++;
-  worker->answer_due = worker->report_due = true;
+  messaging__worker_question(worker);
   worker->probe_ms = messaging__doubled(worker->probe_ms, MESSAGING__PROBE_MAX_MS);
   worker->probe_at = now + worker->probe_ms;
 }
@@ -2138,10 +2199,7 @@ static inline void messaging__worker_pump(messaging__worker *worker, uint64_t no
   worker->stalled = false;
   if (worker->state == MESSAGING__ANNOUNCING && now >= worker->hello_at) messaging__worker_hello(worker, now);
   if (worker->state == MESSAGING__JOINED) {
-    if (!worker->watched && now >= worker->heard_ms + worker->silence_ms) {
-      messaging__worker_end(worker, MESSAGING_ELOST, "the supervisor has fallen silent");
-      return;
-    }
+    if (!worker->watched && !worker->lost && now >= worker->heard_ms + worker->silence_ms) messaging__worker_silence(worker);
     if (now >= worker->again_at) messaging__worker_say_again(worker, now);
     if (now >= worker->probe_at) messaging__worker_probe(worker, now);
     if (worker->asking && worker->nak_at == MESSAGING__NEVER && !MESSAGING__LOAD(&worker->inbox->wanted)) worker->nak_at = now;
@@ -2162,7 +2220,7 @@ static inline uint64_t messaging__worker_deadline(const messaging__worker *worke
   at = messaging__earlier(at, worker->nak_at);
   at = messaging__earlier(at, worker->probe_at);
   at = messaging__earlier(at, worker->again_at);
-  return worker->watched ? at : messaging__earlier(at, worker->heard_ms + worker->silence_ms);
+  return worker->watched || worker->lost ? at : messaging__earlier(at, worker->heard_ms + worker->silence_ms);
 }
 
 /* Asks for termination of everybody. */
@@ -2686,11 +2744,15 @@ static inline void messaging__im_back(messaging__im *im, messaging__peer *peer) 
 
 /* A frame of this generation from a peer: it is alive, and has its welcome. */
 static inline void messaging__im_heard(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  bool back = peer->silent, new_here = !peer->confirmed && peer->state == MESSAGING__ACTIVE;
   peer->heard_ms = now;
-  if (peer->silent) messaging__im_back(im, peer);
-  if (peer->confirmed || peer->state != MESSAGING__ACTIVE) return;
-  peer->confirmed = true;
-  im->joined++;
+  if (back) messaging__im_back(im, peer);
+  if (new_here) {
+    peer->confirmed = true;
+    im->joined++;
+  }
+  /* The last scan passed it over: it may lack something, and its silence counts from now on. */
+  if (back || new_here) im->scan_at = messaging__earlier(im->scan_at, now + MESSAGING__TAIL_MS);
 }
 
 /* A peer has everything below a number. */
@@ -4981,16 +5043,23 @@ static inline messaging_status messaging__ended_status(messaging__handle *handle
   return handle->inbox.cause == MESSAGING_ENOTRUNNING ? MESSAGING_ELOST : handle->inbox.cause;
 }
 
+/* Whether there is nothing left that exit should wait for: everything is accepted, or nobody is heard who could accept it. */
+static inline bool messaging__flushed_or_lost(messaging__handle *handle) {
+  return messaging__flushed(handle) || (!handle->is_im && handle->worker.lost);
+}
+
 /* Flushes, then says goodbye. */
 static inline messaging_status messaging__depart(messaging__handle *handle) {
   uint64_t now = messaging__now_ms(), deadline = now + handle->options.exit_timeout_ms;
-  messaging_status status = messaging__await(handle, messaging__flushed, deadline);
+  messaging_status status = messaging__await(handle, messaging__flushed_or_lost, deadline);
+  messaging__lock(handle);
   if (MESSAGING__LOAD(&handle->inbox.ended)) {
-    messaging__lock(handle);
     status = messaging__ended_status(handle);
     messaging__unlock(handle);
+  } else if (!handle->is_im && handle->worker.lost) {
+    status = messaging__worker_flushed(&handle->worker) ? MESSAGING_OK : MESSAGING_ELOST;
+    messaging__unlock(handle);
   } else {
-    messaging__lock(handle);
     now = messaging__now_ms();
     if (handle->is_im) messaging__im_leave(&handle->im, now);
     else if (handle->worker.state == MESSAGING__JOINED) messaging__worker_leave(&handle->worker, now);

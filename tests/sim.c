@@ -3,8 +3,8 @@
  *
  * One seed makes one world: some workers, a mix of messages, a set of faults with their rates ("swarm": each world switches on another
  * set). The world has a chaos phase, in which the invariants below are checked after every call into the core, and a healing phase
- * without faults, at whose end everything must be complete within HEAL_MS of simulated time and traffic must have fallen to
- * heartbeats. No thread, no socket, no clock: the same seed is the same world, byte for byte.
+ * without faults, at whose end everything must be complete within HEAL_MS (and HEAL_TRIPS round trips) of simulated time and traffic
+ * must have fallen to heartbeats. No thread, no socket, no clock: the same seed is the same world, byte for byte.
  *
  *     sim SEEDS=100000 [FROM=1]     so many worlds
  *     sim --quick SECONDS           as many as fit
@@ -64,12 +64,13 @@ enum {
   IDS_MAX = 8,           /* ids that a world's lists choose from */
   INCARNATIONS_MAX = 40, /* of workers in one world, and the supervisor, which is number 0 */
   GENERATIONS_MAX = 12,
-  HEAL_MS = 20000,       /* by then everything is complete */
+  HEAL_MS = 20000,       /* by then, and after HEAL_TRIPS round trips, everything is complete */
+  HEAL_TRIPS = 150,
   SETTLE_MS = 2500,      /* last repetitions of what was said more seldom */
   QUIET_BEATS = 4,       /* heartbeats for which traffic is counted */
   STEPS_MAX = 400000,
-  COST_REPAIRS = 40,    /* batches in repairs for each batch lost, at most */
-  COST_BATCHES = 96,    /* batches sent up again for each frame lost, at most */
+  COST_REPAIRS = 2,     /* batches in repairs for each batch lost, at most */
+  COST_BATCHES = 48,    /* batches sent up again for each frame lost, at most */
   COST_FREE = 64
 };
 
@@ -77,7 +78,7 @@ enum {
 #define FAULTS(X)                                                                                                          \
   X(LOSS) X(DUPLICATE) X(REORDER) X(DELAY) X(TRUNCATE) X(CUT) X(PAUSE_SUPERVISOR) X(PAUSE_WORKER) X(CRASH) X(RESTART)      \
   X(LATE) X(ADD) X(UPDATE) X(RENEW) X(PURGE) X(TERM) X(TERM_TO) X(LEAVE) X(TINY_QUEUES) X(TINY_HISTORY) X(FENCE)           \
-  X(SLOW_APPS) X(CLOCK) X(STALL) X(UNWATCHED) X(LARGE) X(CLAIM) X(OUTPUTS) X(OWN) X(HURRY) X(GOODBYE) X(BITS)
+  X(SLOW_APPS) X(CLOCK) X(STALL) X(UNWATCHED) X(LARGE) X(CLAIM) X(OUTPUTS) X(OWN) X(HURRY) X(GOODBYE) X(BITS) X(FAR)
 
 #define FAULT_BIT(name) BIT_##name,
 #define FAULT_NAME(name) #name,
@@ -92,7 +93,7 @@ static const char *const fault_names[] = {FAULTS(FAULT_NAME)};
   X(repair_ranges) X(go_back) X(probe) X(duplicate) X(window_closed_relay) X(window_closed_output) X(window_opened)        \
   X(inbox_full) X(history_trimmed) X(history_fenced) X(gap_worker) X(gap_supervisor) X(terminate_worker)                   \
   X(terminate_supervisor) X(terminate_one) X(terminate_two) X(left) X(left_unheard) X(reincarnated) X(died) X(died_listed) \
-  X(relisted) X(silent) X(silent_back) X(supervisor_silent) X(struck) X(update_survivors) X(generation_new)                \
+  X(relisted) X(silent) X(silent_back) X(supervisor_silent) X(supervisor_back) X(struck) X(update_survivors) X(generation_new)                \
   X(generation_kept_items) X(purged) X(parked) X(refused_kind) X(refused_taken) X(refused_unlisted) X(stale) X(malformed)  \
   X(clock_jump) X(large_frame) X(whole_chunk) X(supervisor_left) X(own_output_dropped) X(complete) X(paused)
 
@@ -125,7 +126,7 @@ typedef struct {
 /* One process and its handle. Number 0 is the supervisor's. */
 typedef struct {
   bool alive; /* of a process's first handle: the process lives */
-  bool open, subscribed, claimant, was_joined, term_told, term_wanted;
+  bool open, subscribed, claimant, was_joined, was_lost, term_told, term_wanted;
   messaging__state state;
   uint8_t leaving; /* 1: flushes, 2: has said goodbye */
   unsigned slot, process; /* the number of the first handle of its process */
@@ -158,7 +159,7 @@ typedef struct {
   bool healing, lenient, shutting;
   unsigned ids, count, generation;
   uint32_t rate[FAULT_COUNT]; /* per 10,000 */
-  uint32_t delay_ms, tick_ms, chaos_ms, burst, text_max, hwm;
+  uint32_t delay_ms, far_ms, tick_ms, chaos_ms, burst, text_max, hwm;
   messaging_options options;
   messaging__im im;
   node nodes[INCARNATIONS_MAX];
@@ -301,7 +302,7 @@ static void link_clear(messaging__ring *link) {
 }
 
 static void link_put(messaging__ring *link, messaging__buffer *buffer) {
-  packet p = {w.now + 1 + (on(BIT_DELAY) && !w.healing ? below(w.delay_ms) : 0), buffer};
+  packet p = {w.now + 1 + (on(BIT_FAR) ? w.far_ms : 0) + (on(BIT_DELAY) && !w.healing ? below(w.delay_ms) : 0), buffer};
   if (link->count) p.at = messaging__later(p.at, ((packet *)messaging__ring_at(link, link->count - 1))->at);
   messaging__buffer_keep(buffer);
   model_push(link, &p);
@@ -607,6 +608,7 @@ static void observe_joined(node *n) {
   if (n->term_wanted) w.generations[n->generation].term_wanted[index_of(n)] = true;
   COVER(joined);
   if (n->core.known > 1) COVER(joined_late);
+  w.batches_lost += w.im.stats.batches_sent; /* as good as lost: they were published before */
   CHECK(w.lenient || (n->generation >= 1 && n->generation <= w.generation), "generation: %u joined %u", index_of(n), n->generation);
 }
 
@@ -643,9 +645,9 @@ static uint64_t acknowledged(node *n) {
   return *(uint64_t *)messaging__ring_at(&n->batch_ends, (size_t)batches - 1);
 }
 
-/* Termination is for those alone whom somebody else asked, and for those whose handle has ended. */
+/* Termination is for those alone whom somebody else asked, those whose handle has ended, and those who do not hear their supervisor. */
 static void check_terminated(node *n) {
-  if (!n->inbox.terminated || n->core.state == MESSAGING__OVER) return;
+  if (!n->inbox.terminated || n->core.state == MESSAGING__OVER || n->core.lost) return;
   bool asked = w.term_asked_ever[n->slot];
   const generation_model *g = &w.generations[n->generation];
   for (unsigned i = 0; i < w.count; i++) asked = asked || (g->term_wanted[i] && i != index_of(n));
@@ -665,6 +667,11 @@ static void observe_worker(node *n) {
   CHECK(core->early.count <= MESSAGING__REORDER_MAX && core->early_bytes <= n->inbox.bytes_max / 4, "memory: %u keeps %zu early", index_of(n), core->early.count);
   CHECK(core->flights_bytes <= MESSAGING__WINDOW_BYTES + frame_max, "memory: %u has %zu on the wire", index_of(n), core->flights_bytes);
   CHECK(n->outbox.bytes <= larger(n->outbox.bytes_max, frame_max) + MESSAGING__AT_PAYLOAD, "memory: the outbox of %u holds %zu", index_of(n), n->outbox.bytes);
+  if (n->was_lost && !core->lost) {
+    COVER(supervisor_back);
+    n->term_told = n->inbox.terminated && !n->inbox.term_due;
+  }
+  n->was_lost = core->lost;
   if (core->early.count) COVER(gap_kept_early);
   if (core->early.count == MESSAGING__REORDER_MAX) COVER(early_full);
   if (w.lenient) return;
@@ -1310,7 +1317,8 @@ static const char *unfinished_peer(const messaging__peer *peer) {
   if (peer->has != n->core.next) return "the supervisor does not know that a worker has everything";
   if (n->core.flights.count || n->outbox.bytes) return "a worker's messages are not confirmed";
   if (n->inbox.readable) return "a worker's application has not everything";
-  if (n->inbox.terminated != term_expected(n)) return "a worker has not heard of termination";
+  if (term_expected(n) && !n->inbox.terminated) return "a worker has not heard of termination";
+  if (!term_expected(n) && n->inbox.terminated && !w.term_asked_ever[n->slot]) return "a worker is terminated, and nobody asked for it";
   if (n->term_wanted && !n->core.term_echoed) return "a worker's termination was not heard";
   if (term_expected(n) && !peer->term_seen) return "the supervisor does not know that a worker terminates";
   return NULL;
@@ -1388,7 +1396,7 @@ static void check_memory(void) {
 static uint64_t choose_mask(void) {
   const uint64_t one = 1;
   uint64_t mask = 0, kind = below(32);
-  if (kind < 3) return one << BIT_LOSS | one << BIT_OUTPUTS | one << BIT_OWN | one << BIT_LARGE;
+  if (kind < 3) return one << BIT_LOSS | one << BIT_OUTPUTS | one << BIT_OWN | one << BIT_LARGE | (uint64_t)below(2) << BIT_FAR;
   uint32_t share = between(1, 6);
   for (unsigned i = 0; i < FAULT_COUNT; i++)
     if (below(8) < share) mask |= one << i;
@@ -1398,7 +1406,7 @@ static uint64_t choose_mask(void) {
 
 static bool loss_alone(void) {
   const uint64_t one = 1;
-  return on(BIT_LOSS) && (w.mask & ~(one << BIT_LOSS | one << BIT_OUTPUTS | one << BIT_OWN | one << BIT_LARGE)) == 0;
+  return on(BIT_LOSS) && (w.mask & ~(one << BIT_LOSS | one << BIT_OUTPUTS | one << BIT_OWN | one << BIT_LARGE | one << BIT_FAR)) == 0;
 }
 
 static void choose_rates(void) {
@@ -1409,6 +1417,7 @@ static void choose_rates(void) {
   if (w.rate[BIT_TERM] > 16) w.rate[BIT_TERM] = 16;
   if (w.rate[BIT_RENEW] > 64) w.rate[BIT_RENEW] = 64;
   w.delay_ms = 1u << between(1, 9);
+  w.far_ms = 1u << between(1, on(BIT_TINY_QUEUES) ? 2 : 7); /* a tiny queue takes one batch in a round trip */
   w.tick_ms = 1u << between(1, 5);
   w.chaos_ms = 100u << below(5);
   w.burst = 1u << below(6);
@@ -1540,11 +1549,14 @@ static void check_one_cost(const char *what, uint64_t lost, uint64_t repeated, u
   CHECK(repeated <= COST_FREE + factor * lost, "cost: %" PRIu64 " batches %s for %" PRIu64 " lost", repeated, what, lost);
 }
 
-/* Downwards, what is lost is sent again, and little else: batches against batches. Upwards, all that is on the wire behind a lost frame
- * is sent again: batches against frames. */
+/* Downwards, what is lost is sent again, and little else: batches against batches; what a worker had no room for, or what was published before it joined, is as good as lost.
+ * Upwards, all that is on the wire behind a lost frame is sent again: batches against frames. */
 static void check_cost(void) {
   uint64_t repaired = w.im.stats.batches_repeated, repeated = 0;
-  for (unsigned i = 1; i < w.count; i++) repeated += w.nodes[i].core.stats.batches_repeated;
+  for (unsigned i = 1; i < w.count; i++) {
+    repeated += w.nodes[i].core.stats.batches_repeated;
+    w.batches_lost += w.nodes[i].core.stats.refused;
+  }
   cost_repairs.lost += w.batches_lost, cost_repairs.repeated += repaired;
   cost_batches.lost += w.frames_lost, cost_batches.repeated += repeated;
   check_one_cost("in repairs", w.batches_lost, repaired, COST_REPAIRS, &cost_repairs.worst);
@@ -1573,7 +1585,7 @@ static void live_world(void) {
   run_supervisor();
   run_until(w.chaos_ms);
   heal();
-  uint64_t end = w.now + HEAL_MS;
+  uint64_t end = w.now + HEAL_MS + (on(BIT_FAR) ? HEAL_TRIPS * 2 * w.far_ms : 0);
   if (w.lenient) {
     run_until(end / 4);
     return;

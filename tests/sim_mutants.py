@@ -32,7 +32,7 @@ MUTANTS = [
     ("stale-batch-taken", "generation", "peer->who.id == id && envelope->generation == im->era.generation)", "peer->who.id == id)"),
     ("inbox-unbounded", "memory", "return inbox->bytes == 0 || inbox->bytes + size <= inbox->bytes_max;", "return size > 0;"),
     ("early-unbounded", "memory",
-     "if (worker->early.count >= MESSAGING__REORDER_MAX || worker->early_bytes + frame.size > worker->inbox->bytes_max / 4) return;", ""),
+     "if (worker->early.count >= MESSAGING__REORDER_MAX || worker->early_bytes + frame.size > worker->inbox->bytes_max / 4) {", "if (false) {"),
     ("early-leaked", "memory", "  while (worker->early.count) messaging__worker_drop_early(worker);\n  while (worker->flights",
      "  while (worker->flights"),
     ("originator-terminated", "terminate", "    if (news->terms[i].nonce == worker->self.nonce) {", "    if (false) {"),

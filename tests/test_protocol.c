@@ -502,6 +502,32 @@ static void test_lost_upwards(void **state) {
   free_net(l);
 }
 
+/* Each batch that comes up ahead of a gap is answered: what was said before the repetition arrived does not bring about another. */
+static void test_sent_again_once_in_a_round_trip(void **state) {
+  (void)state;
+  net *l = joined(1);
+  messaging__worker *core = &l->ends[1].core;
+  l->lose_up[MESSAGING__RELAY] = 3;
+  for (uint32_t i = 1; i <= 3; i++) {
+    tell(&l->ends[1], i);
+    messaging__worker_pump(core, l->now);
+  }
+  assert_int_equal(core->flights_sent, 3);
+  uint32_t before = core->probe;
+  messaging__worker_told(core, before, true);
+  messaging__worker_pump(core, l->now);
+  assert_int_equal(core->stats.batches_repeated, 3);
+  messaging__worker_told(core, before, true);
+  messaging__worker_pump(core, l->now);
+  assert_int_equal(core->stats.batches_repeated, 3);
+  l->lose_up[MESSAGING__RELAY] = 0;
+  messaging__worker_told(core, core->probe, false); /* the repetition did not arrive either */
+  assert_int_equal(core->stats.batches_repeated, 6);
+  pass(l, 1000);
+  CHECK_TAKE(&l->ends[0], 1, 2, 3);
+  free_net(l);
+}
+
 /* The window was closed; the word that it opens is lost, and what was on the wire is acknowledged by its broadcast. The worker asks. */
 static void test_opening_is_lost(void **state) {
   (void)state;
@@ -989,6 +1015,52 @@ static void test_silence(void **state) {
   free_net(l);
 }
 
+/* A worker cannot tell a supervisor that is gone from one that is cut off: it shows termination, goes on, and takes it back. */
+static void test_silent_supervisor(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1], *other = &l->ends[2];
+  e->core.watched = false;
+  e->mute = e->deaf = true;
+  tell(e, 1);
+  pass(l, 6000);
+  assert_true(e->inbox.terminated && !e->inbox.ended);
+  assert_int_equal(count_reports(e, MESSAGING_ELOST), 1);
+  pass(l, 6000);
+  assert_int_equal(count_reports(e, MESSAGING_ELOST), 1);
+  tell(other, 2);
+  pass(l, 1000);
+  e->mute = e->deaf = false;
+  pass(l, 5000);
+  assert_false(e->inbox.terminated);
+  CHECK_TAKE(e, 2);
+  CHECK_TAKE(other, 1);
+  assert_true(messaging__worker_flushed(&e->core));
+  messaging__im_term(&l->im, &l->im.self, l->now);
+  pass(l, 5000);
+  assert_true(e->inbox.terminated && l->im.peers.count == 2);
+  assert_int_equal(count_reports(e, MESSAGING_ELOST), 1);
+  free_net(l);
+}
+
+/* Termination that was asked for is not taken back by a silence. */
+static void test_silence_after_termination(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  e->core.watched = false;
+  messaging__im_term(&l->im, &l->im.self, l->now);
+  pass(l, 100);
+  assert_true(e->inbox.terminated);
+  e->mute = e->deaf = true;
+  pass(l, 6000);
+  assert_int_equal(count_reports(e, MESSAGING_ELOST), 1);
+  e->mute = e->deaf = false;
+  pass(l, 5000);
+  assert_true(e->inbox.terminated);
+  free_net(l);
+}
+
 /* ---- frames that are none of ours ---- */
 
 /* Frames of another session, generation or incarnation change nothing but a counter. */
@@ -1119,6 +1191,7 @@ int main(void) {
       cmocka_unit_test(test_repair_with_loss),
       cmocka_unit_test(test_tail),
       cmocka_unit_test(test_lost_upwards),
+      cmocka_unit_test(test_sent_again_once_in_a_round_trip),
       cmocka_unit_test(test_opening_is_lost),
       cmocka_unit_test(test_window),
       cmocka_unit_test(test_full_inbox),
@@ -1140,6 +1213,8 @@ int main(void) {
       cmocka_unit_test(test_wrong_kind),
       cmocka_unit_test(test_other_message_limit),
       cmocka_unit_test(test_silence),
+      cmocka_unit_test(test_silent_supervisor),
+      cmocka_unit_test(test_silence_after_termination),
       cmocka_unit_test(test_stale_frames),
       cmocka_unit_test(test_truncated_frames),
       cmocka_unit_test(test_damaged_frames),
