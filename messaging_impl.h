@@ -703,7 +703,13 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  * flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
  *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). Who is silent for silence_ms (60000) and not watched by a pidfd counts
  * as lost until it is heard again: nothing is forgotten, the others go on, and the conversation goes on where it was. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
- *   REFUSE 1, 6, 7 and 16 are final; after 15 go on announcing.
+ *   REFUSE 1, 6, 7 and 16 are final; after 15, which answers HELLO alone, go on announcing: an id is taken by the first frame in the session that its
+ * worker sent after the WELCOME, until that one's goodbye or death, or silence_ms of silence. A REFUSE carries the version, the session and the generation
+ * of the supervisor that sends it.
+ *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is not
+ * answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor
+ * sends a HEARTBEAT each heartbeat_ms, and to who lacks something a STATUS sooner, ever more seldom. Who asked for termination leaves when it likes:
+ * nobody tells it. The answer to the last goodbye may be lost; whoever leaves waits for it half a second, no longer.
  */
 
 enum {
@@ -3632,12 +3638,19 @@ static inline bool messaging__take_frames(messaging__handle *handle, uint64_t no
   return true;
 }
 
+/* What a socket is ready for. Asking takes the edge of its descriptor, also when a signal interrupts. */
+static inline int messaging__events_of(void *socket) {
+  int events = 0;
+  size_t size = sizeof events;
+  while (zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) != 0)
+    if (errno != EINTR) return 0;
+  return events;
+}
+
 /* Sending swallows the edge by which a socket's descriptor tells of other events: look for them afterwards. */
 static inline void messaging__look_at_out(messaging__handle *handle) {
   if (!handle->is_im) {
-    int events;
-    size_t size = sizeof events;
-    if (handle->out_woken) zmq_getsockopt(handle->out, ZMQ_EVENTS, &events, &size);
+    if (handle->out_woken) (void)messaging__events_of(handle->out);
     handle->out_woken = false;
     return;
   }
@@ -3741,9 +3754,7 @@ static inline bool messaging__read_question(messaging__handle *handle, char *req
 
 /* Answers every question that waits. */
 static inline void messaging__keep_gate(messaging__handle *handle) {
-  int events = 0;
-  size_t size = sizeof events;
-  while (zmq_getsockopt(handle->gate_keeper, ZMQ_EVENTS, &events, &size) == 0 && (events & ZMQ_POLLIN)) {
+  while (messaging__events_of(handle->gate_keeper) & ZMQ_POLLIN) {
     char request[255];
     size_t request_size;
     bool allowed = messaging__read_question(handle, request, &request_size);
@@ -3828,11 +3839,18 @@ static inline void *messaging__main(void *argument) {
   }
 }
 
+/* While a thread is started, libzmq's too, so that it takes none of the application's signals; and while libzmq binds and connects, which an
+ * interruption makes fail. */
+static inline void messaging__block_signals(sigset_t *before) {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
 /* Starts the thread, which takes none of the application's signals. */
 static inline messaging_status messaging__start(messaging__handle *handle) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  sigset_t before;
+  messaging__block_signals(&before);
   /* Held so that the thread does not run before it is known by its id. */
   messaging__lock(handle);
   bool done = pthread_create(&handle->thread, NULL, messaging__main, handle) == 0;
@@ -4262,7 +4280,7 @@ static inline messaging_status messaging__check_running(const messaging__handle 
   return MESSAGING__LOAD(&handle->inbox.ended) ? handle->inbox.cause : MESSAGING_OK;
 }
 
-static inline messaging_status messaging__init_im(void *out, messaging_addresses *addresses, const messaging_options *given) {
+static inline messaging_status messaging__make_im(void *out, messaging_addresses *addresses, const messaging_options *given) {
   messaging_options options;
   messaging_addresses bound;
   uint8_t session[16];
@@ -4293,6 +4311,14 @@ static inline messaging_status messaging__init_im(void *out, messaging_addresses
   return MESSAGING_OK;
 }
 
+static inline messaging_status messaging__init_im(void *out, messaging_addresses *addresses, const messaging_options *given) {
+  sigset_t before;
+  messaging__block_signals(&before);
+  messaging_status status = messaging__make_im(out, addresses, given);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return status;
+}
+
 /* Subscribes to the broadcast and to this worker's own topic, in this order, then connects. */
 static inline messaging_status messaging__connect(messaging__handle *handle, const char *pub, const char *pull) {
   static const uint8_t broadcast[] = {0x96, 0xa1, 'B'};
@@ -4307,7 +4333,7 @@ static inline messaging_status messaging__connect(messaging__handle *handle, con
   return connected ? MESSAGING_OK : MESSAGING_ECONNECT;
 }
 
-static inline messaging_status messaging__init_worker(void *out, messaging_kind kind, const char *pub, const char *pull,
+static inline messaging_status messaging__make_worker(void *out, messaging_kind kind, const char *pub, const char *pull,
                                                       const messaging_options *given) {
   messaging_options options;
   if (!out || !pub || !pull) return MESSAGING_EINVAL;
@@ -4335,6 +4361,15 @@ static inline messaging_status messaging__init_worker(void *out, messaging_kind 
   if (pub_path) messaging__watch_supervisor(handle, pub_path);
   memcpy(out, &handle, sizeof handle);
   return MESSAGING_OK;
+}
+
+static inline messaging_status messaging__init_worker(void *out, messaging_kind kind, const char *pub, const char *pull,
+                                                      const messaging_options *given) {
+  sigset_t before;
+  messaging__block_signals(&before);
+  messaging_status status = messaging__make_worker(out, kind, pub, pull, given);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return status;
 }
 
 /* A list in which no id stands twice, and none is 0. */

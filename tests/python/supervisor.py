@@ -1,230 +1,250 @@
 #!/usr/bin/python3
-"""A supervisor in another language; the wire is described in the section "Frames" of messaging_impl.h.
+"""A supervisor that speaks the wire of the section "Frames" of messaging_impl.h, to try workers against.
 
 usage: supervisor.py FOLDER KIND IDS SEND EXPECT END [LOSE]
-
-Binds two ipc addresses in FOLDER and prints them. Lists the workers IDS (separated by commas), all of kind KIND; sends SEND relay messages
-(integers from 9000); takes EXPECT relay messages from its workers and prints a line for each ("number id value"), and one for each output
-message ("output id type value text"). Once every worker has joined and has everything, it asks for termination and waits for their
-goodbyes (END is term), or leaves with a goodbye of its own (END is bye). With LOSE it keeps one broadcast in LOSE to itself and throws
-one batch in LOSE that comes up away (by chance, with a fixed seed), so that both sides have to repair.
+The ipc addresses in FOLDER come on the first line: the one for SUB, the one for PUSH. KIND is that of all workers, IDS are negative and
+separated by commas. SEND integers from 9000 on go out as relay messages, EXPECT ones (integers) of the workers are awaited. END is "term"
+(ask all for termination, await their goodbyes) or "bye" (say goodbye, await the answers). With LOSE > 0 one broadcast RELAY and one batch
+from below in LOSE get lost, at random with a fixed seed. Prints "NUMBER ID VALUE" for each relay message of a worker, "output ID TYPE VALUE
+TEXT" for each output message (line breaks as \\n), "repairs R gaps G". Exits with 0; with 1 after 90 s, bad arguments or without sockets.
 """
-import os
-import random
-import struct
-import sys
-import time
+import bisect, itertools, os, random, secrets, struct, sys, time
+import msgpack, zmq
 
-import msgpack
-import zmq
-
-VERSION = 1
+VERSION, GENERATION, MESSAGE_BYTES_MAX = 1, 1, 16777216
 HELLO, RELAY, OUTPUT, REPORT, HEARTBEAT, WELCOME, STATUS, REPAIR, REFUSE = range(1, 10)
-UP_ANSWER, UP_TERM, UP_TERM_SEEN, UP_BYE, UP_BYE_SEEN = 1, 2, 4, 8, 16
-DOWN_ANSWER, DOWN_TERM, DOWN_BYE, DOWN_BYE_SEEN, DOWN_GAP = 1, 2, 4, 8, 16
-EINVAL, EKIND, EAUTH, EVERSION = 1, 6, 15, 16  # of messaging_status
-HEAD = struct.Struct(">BBBBBBB16sBIBBqBIBQBQBQBIBBI")  # a batch frame up to its payload
-AT_POSITION = 62
-MESSAGE_BYTES_MAX, WINDOW, REPAIR_BYTES = 16 << 20, 256 << 10, 64 << 10
-HEARTBEAT_SECONDS, ACK_MS, AGAIN_SECONDS = 1.0, 25, 0.1
+UP_ANSWER, UP_TERMINATE, UP_KNOW_TERMINATION, UP_LEAVE, UP_KNOW_LEAVE = 1, 2, 4, 8, 16
+DOWN_ANSWER, DOWN_LEAVE, DOWN_KNOW_LEAVE, DOWN_AHEAD = 1, 4, 8, 16
+BAD_BYTES_MAX, BAD_KIND, NOT_LISTED, ID_TAKEN, BAD_VERSION = 1, 6, 7, 15, 16
+WINDOW, FIRST, ACK_MS = 1 << 20, 1, 50      # bytes on the wire for each worker; the history is kept whole
+BEAT_MIN, BEAT_MAX, SILENCE, DEADLINE, QUIET, PATIENCE = 0.05, 1.0, 60.0, 90.0, 1.0, 5.0    # seconds; beats are dense after news only
+SIGNED, NATURAL, POSITIVE, INTEGER = range(-1 << 63, 1 << 63), range(1 << 64), range(1, 1 << 64), range(-1 << 63, 1 << 64)
+# a batch begins with version, type, session, generation, id, kind, nonce, number, position, count, flags, size amid tags
+HEADER, POSITION = struct.Struct(">3xBB2x16sxI2xqxIxQxQxQxIBxI"), slice(62, 70)
+TAGS = bytes.fromhex("96a1420000c410%032xce%08x98d3%016xce%08xcf%016xcf%016xcf%016xce%08x00c6%08x" % (9 * (0,)))
 
+def need(condition):
+    if not condition:
+        raise ValueError("not as described")
+def fields(value, *kinds):
+    """The value, if it is an array of these: each a range of integers (true is none) or a type."""
+    need(type(value) is list and len(value) == len(kinds) and all(
+        type(part) is int and part in kind if type(kind) is range else type(part) is kind for part, kind in zip(value, kinds)))
+    return value
 
-class Peer:
-    def __init__(self, worker_id, kind):
-        self.id, self.kind, self.nonce = worker_id, kind, 0
-        self.joined = self.left = self.bye_seen = self.term_seen = False
-        self.expected = self.has = 1  # its next batch; all relay messages below are in its inbox
-        self.probe = 0
+def decode(data):
+    """All objects in data, strings as bytes. The limits keep false lengths from reserving memory."""
+    unpacker = msgpack.Unpacker(raw=True, max_buffer_size=max(1, len(data)), max_array_len=64, max_map_len=0, max_ext_len=0)
+    unpacker.feed(data)
+    found = list(unpacker)
+    need(unpacker.tell() == len(data))                              # at a torn end the iterator just stops
+    return found
+def header(*values):
+    return bytes(tag | value for tag, value in zip(TAGS, HEADER.pack(*values)))
 
-    def topic(self):
-        return b"W" + struct.pack(">qQ", self.id, self.nonce)
-
+class Worker:
+    """An incarnation. ahead: the highest number above the expected one since the last STATUS; said: all flags it ever sent."""
+    def __init__(self, ident, nonce):
+        self.id, self.nonce, self.heard, self.spoken, self.left, self.status_due = ident, nonce, 0.0, False, False, False
+        self.expected, self.ahead, self.position, self.probe, self.said = 1, 0, 1, 0, 0
 
 class Supervisor:
-    def __init__(self, folder, kind, ids, lose):
-        self.id, self.nonce = os.getpid(), int.from_bytes(os.urandom(8), "big") | 1
-        self.session, self.generation, self.lose = os.urandom(16), 1, lose
-        context = zmq.Context()
-        self.pub, self.pull = context.socket(zmq.XPUB), context.socket(zmq.PULL)
-        self.pub.linger, self.pull.linger = 500, 0
-        self.addresses = ["ipc://%s/%s" % (folder, name) for name in ("pub", "pull")]
-        self.pub.bind(self.addresses[0])
-        self.pull.bind(self.addresses[1])
-        self.peers = {i: Peer(i, kind) for i in ids}
-        self.history, self.next, self.number = [], 1, 1  # (first, after, frame); next relay number; of our own next batch
-        self.terms, self.leaving = [], False
-        self.heartbeat_at = self.again_at = 0.0
-        self.chance = random.Random(7)
-        self.repairs = self.gaps = 0
-        self.relays, self.outputs = [], []
+    """wanted_at: when somebody last said what wants an answer; phase_at: when the present step to the end began."""
+    def __init__(self, folder, kind, ids, send, expect, end, lose):
+        self.kind, self.ids, self.own, self.expect, self.end, self.lose = kind, ids, range(9000, 9000 + send), expect, end, lose
+        self.id, self.nonce, self.session = os.getpid(), secrets.randbits(64) or 1, secrets.token_bytes(16)
+        self.incarnations, self.holders = {}, {}                    # workers by (id, nonce); by id, those who have it
+        self.frames, self.firsts, self.next = [], [], 1             # the history, and the number each frame begins with
+        self.relayed, self.outputs, self.terms = [], [], []
+        self.leaving, self.own_number, self.repairs, self.gaps, self.skipped = False, 1, 0, 0, 0
+        self.now = self.wanted_at = self.phase_at = self.beat_at = self.own_at = time.monotonic()
+        self.interval, self.random, self.context, self.poller = BEAT_MAX, random.Random(1), zmq.Context(), zmq.Poller()
+        self.down, self.up = self.context.socket(zmq.XPUB), self.context.socket(zmq.PULL)
+        self.down.sndhwm, self.up.maxmsgsize = 100000, MESSAGE_BYTES_MAX + 128 * 1024   # what goes beyond is lost, and repaired
+        for socket, name in (self.down, "down"), (self.up, "up"):
+            socket.linger = 1000
+            socket.bind(f"ipc://{os.path.abspath(folder)}/{name}")
+            self.poller.register(socket, zmq.POLLIN)
 
-    def lost(self):
-        return self.lose > 0 and self.chance.randrange(self.lose) == 0
+    def send(self, topic, frame_type, *body):
+        self.down.send(msgpack.packb([topic, VERSION, frame_type, self.session, GENERATION, body]))
+    def send_to(self, ident, nonce, frame_type, *body):
+        self.send(b"W" + struct.pack(">qQ", ident, nonce), frame_type, *body)
+    def send_state(self, worker, frame_type):
+        """WELCOME or STATUS. After the goodbye of either side nothing is accepted: the window is shut."""
+        flags = DOWN_LEAVE * self.leaving | DOWN_KNOW_LEAVE * worker.left | DOWN_AHEAD * (worker.ahead >= worker.expected)
+        self.send_to(worker.id, worker.nonce, frame_type, worker.expected, 0 if self.leaving or worker.left else WINDOW,
+                     worker.probe, self.next, FIRST, ACK_MS, flags, self.terms)
+        worker.ahead, worker.status_due = 0, False
 
-    # Downwards.
-
-    def publish(self, topic, type_of_frame, body):
-        frame = [topic, VERSION, type_of_frame, self.session, self.generation, body]
-        self.pub.send(msgpack.packb(frame, use_bin_type=True))
-
-    def news(self, flags):
-        return [self.next, 1, ACK_MS, flags | (DOWN_BYE if self.leaving else 0), self.terms]
-
-    def heartbeat(self):
-        self.publish("B", HEARTBEAT, self.news(0))
-        self.heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
-
-    def status(self, peer, type_of_frame=STATUS, flags=0):
-        flags |= DOWN_BYE_SEEN if peer.left else 0
-        self.publish(peer.topic(), type_of_frame, [peer.expected, WINDOW, peer.probe] + self.news(flags))
-
-    def relay(self, frame, count):
-        """Gives a batch its number, keeps it and sends it to all."""
-        frame = frame[:AT_POSITION] + struct.pack(">Q", self.next) + frame[AT_POSITION + 8:]
-        self.history.append((self.next, self.next + count, frame))
+    def loses(self):
+        return self.lose > 0 and self.random.randrange(self.lose) == 0
+    def publish(self, frame, count):
+        """Numbers the messages of a RELAY, keeps it for repairs and sends it to all."""
+        self.frames.append(frame[:POSITION.start] + struct.pack(">Q", self.next) + frame[POSITION.stop:])
+        self.firsts.append(self.next)
         self.next += count
-        if not self.lost():
-            self.pub.send(frame)
+        if not self.loses():
+            self.down.send(self.frames[-1])
+        self.interval, self.beat_at = BEAT_MIN, min(self.beat_at, self.now + BEAT_MIN)      # tells it to who has missed it
+    def send_own(self):
+        """They start with the first worker and come little by little, so that some are live and some history for others."""
+        if self.own and self.holders and self.now >= self.own_at:
+            count = min(max(1, len(self.own) // 20), 10000)
+            payload = b"".join(map(msgpack.packb, self.own[:count]))
+            self.publish(header(VERSION, RELAY, self.session, GENERATION, self.id, 0, self.nonce, self.own_number, 0, count, 0,
+                                len(payload)) + payload, count)
+            self.own, self.own_number, self.own_at = self.own[count:], self.own_number + 1, self.now + 0.01
+    def repair(self, worker, spans, credit):
+        """Answers at once, with the first batch and as far as the credit goes: a later REPORT finds nothing to replace."""
+        frames = [self.frames[index] for index in sorted({index for first, last in spans if first < self.next for index in range(
+            bisect.bisect_right(self.firsts, first) - 1, bisect.bisect_right(self.firsts, last))})]
+        frames = frames[:max(1, bisect.bisect_right(list(itertools.accumulate(map(len, frames))), credit))]
+        size = 16 if max(map(len, frames), default=0) < 1 << 16 else 1
+        for start in range(0, len(frames) or 1, size):              # nothing found is an answer, too
+            part = frames[start:start + size]
+            self.send_to(worker.id, worker.nonce, REPAIR, int(start + size >= len(frames)), len(part), b"".join(part))
+            self.repairs += 1
 
-    def send(self, objects):
-        payload = b"".join(msgpack.packb(o, use_bin_type=True) for o in objects)
-        self.relay(HEAD.pack(
-            0x96, 0xa1, ord("B"), VERSION, RELAY, 0xc4, 16, self.session, 0xce, self.generation,
-            0x98, 0xd3, self.id, 0xce, 0, 0xcf, self.nonce, 0xcf, self.number, 0xcf, 0, 0xce, len(objects), 0,
-            0xc6, len(payload)) + payload, len(objects))
-        self.number += 1
+    def beat(self):
+        if self.now >= self.beat_at:
+            known = bool(self.terms) * UP_KNOW_TERMINATION | self.leaving * UP_KNOW_LEAVE       # what each should say by now
+            waiting = any(not worker.left and (worker.position < self.next or known & ~worker.said) for worker in self.holders.values())
+            self.send("B", HEARTBEAT, self.next, FIRST, ACK_MS, DOWN_ANSWER * waiting | DOWN_LEAVE * self.leaving, self.terms)
+            self.beat_at = self.now + self.interval
+            self.interval = min(2 * self.interval, BEAT_MAX) if waiting else BEAT_MAX
 
-    def repair(self, peer, ranges, credit):
-        wanted = [f for first, after, f in self.history if any(a < after and first <= z for a, z in ranges)]
-        chosen = wanted[:1]  # the first goes whatever the credit is
-        for frame in wanted[1:]:
-            if sum(map(len, chosen)) + len(frame) > min(credit, REPAIR_BYTES):
-                break
-            chosen.append(frame)
-        self.repairs += 1
-        self.publish(peer.topic(), REPAIR, [1, len(chosen), b"".join(chosen)])
+    def taken(self, worker):
+        """Whether the id is the worker's, for others: until it has left, or been silent for long."""
+        return worker is not None and not worker.left and self.now - worker.heard < SILENCE
+    def hello(self, version, body):
+        body = body if version == VERSION else body[:3] + [0]       # whose rest may be anything
+        ident, kind, nonce, bytes_max = fields(body, SIGNED, NATURAL, POSITIVE, NATURAL)
+        if ident not in self.ids:
+            return                                                  # silence: it may be listed one day
+        holder, self.wanted_at = self.holders.get(ident), self.now
+        status = (BAD_VERSION if version != VERSION else BAD_KIND if kind != self.kind else BAD_BYTES_MAX
+                  if bytes_max != MESSAGE_BYTES_MAX else ID_TAKEN if self.taken(holder) and holder.nonce != nonce else 0)
+        if status:
+            return self.send_to(ident, nonce, REFUSE, status)
+        worker = self.incarnations.setdefault((ident, nonce), Worker(ident, nonce))
+        worker.heard = self.now
+        if not worker.spoken:
+            self.send_state(worker, WELCOME)
+    def speaker(self, ident, nonce, position, goodbye=False):
+        """The incarnation that speaks in this session; None if nobody is to be listened to. The first to speak has the id."""
+        worker, holder = self.incarnations.get((ident, nonce)), self.holders.get(ident)
+        if not worker:
+            return self.send_to(ident, nonce, REFUSE, NOT_LISTED) if goodbye or ident not in self.ids else None
+        if not worker.left and not self.taken(holder):
+            self.holders[ident] = worker
+        elif not worker.left and worker is not holder and not goodbye:
+            return self.send_to(ident, nonce, REFUSE, ID_TAKEN)
+        worker.heard, worker.spoken, worker.position = self.now, True, max(worker.position, min(position, self.next))
+        return worker
 
-    # Upwards.
-
-    def hello(self, worker_id, kind, nonce, message_bytes_max):
-        peer, stranger = self.peers.get(worker_id), Peer(worker_id, kind)
-        stranger.nonce = nonce
-        if peer is None:
-            return  # not listed: it announces itself again
-        if kind != peer.kind or message_bytes_max != MESSAGE_BYTES_MAX:
-            self.publish(stranger.topic(), REFUSE, [EKIND if kind != peer.kind else EINVAL])
-        elif peer.nonce and nonce != peer.nonce and not peer.left:
-            self.publish(stranger.topic(), REFUSE, [EAUTH])
-        else:
-            if nonce != peer.nonce:  # a new incarnation begins anew
-                peer = self.peers[worker_id] = stranger
-            self.status(peer, WELCOME)
-
-    def heard(self, worker_id, nonce, position):
-        """The peer that speaks; None if it is none of ours."""
-        peer = self.peers.get(worker_id)
-        if peer is None or peer.nonce != nonce:
-            return None
-        peer.joined = True
-        peer.has = max(peer.has, position)
-        return peer
-
-    def batch(self, frame, type_of_frame, body):
-        worker_id, _, nonce, number, position, count, _, payload = body
-        peer = self.heard(worker_id, nonce, position)
-        if peer is None or self.lost():
+    def batch(self, raw):
+        values = HEADER.unpack_from(raw)
+        version, frame_type, session, generation, ident, kind, nonce, number, position, count, flags, size = values
+        need((version, session, generation) == (VERSION, self.session, GENERATION) and size == len(raw) - HEADER.size)
+        need(header(*values) == raw[:HEADER.size] and frame_type in (RELAY, OUTPUT) and nonce and number and count and flags < 128)
+        self.wanted_at = self.now
+        worker = None if self.loses() else self.speaker(ident, nonce, position)
+        if not worker:
             return
-        if number != peer.expected:
-            self.gaps += number > peer.expected
-            self.status(peer, flags=DOWN_GAP if number > peer.expected else 0)
-            return
-        peer.expected += 1
-        unpacker = msgpack.Unpacker(raw=False, max_buffer_size=1 << 30)
-        unpacker.feed(payload)
-        if type_of_frame == RELAY:
-            self.relays += [(self.next + i, worker_id, value) for i, value in enumerate(unpacker)]
-            self.relay(frame, count)  # its own broadcast is the acknowledgement
-        else:
-            self.outputs += [(worker_id, *output) for output in unpacker]
-            self.status(peer)
+        need(kind == self.kind)
+        accepted = number == worker.expected and not worker.left and not self.leaving
+        if accepted:
+            found = decode(raw[HEADER.size:])
+            need(len(found) == count and all(fields(item, range(3), INTEGER, bytes) if frame_type == OUTPUT else type(item) is int
+                                             for item in found))
+            worker.expected += 1
+            if frame_type == RELAY:
+                self.relayed += [(self.next + index, ident, value) for index, value in enumerate(found)]
+                self.publish(raw, count)
+            else:
+                self.outputs += [("output", ident, kind_of_output, value, text.decode("utf-8", "backslashreplace").replace("\n", "\\n"))
+                                 for kind_of_output, value, text in found]
+        elif number > worker.expected:
+            self.gaps, worker.ahead = self.gaps + 1, max(worker.ahead, number)
+        worker.status_due |= not accepted or flags & UP_ANSWER or frame_type == OUTPUT      # else the broadcast says it
+    def report(self, body):
+        ident, nonce, position, probe, flags, credit, spans = fields(body, SIGNED, POSITIVE, *[NATURAL] * 4, list)
+        need(len(spans) <= 16 and all(fields(span, POSITIVE, POSITIVE) for span in spans))
+        worker = self.speaker(ident, nonce, position, flags & UP_LEAVE)
+        if worker:
+            worker.probe, worker.said, worker.left = probe, worker.said | flags, worker.left or flags & UP_LEAVE > 0
+            if flags & UP_TERMINATE:
+                self.ask_termination([ident, self.kind, nonce])
+            if flags & (UP_ANSWER | UP_LEAVE):
+                self.wanted_at, worker.status_due = self.now, True
+            if spans:
+                self.repair(worker, spans, credit)
+    def ask_termination(self, who):
+        if who not in self.terms and len(self.terms) < 2:           # with two, everybody finds another than itself
+            self.terms.append(who)
+            self.interval, self.beat_at = BEAT_MIN, self.now
+    def take(self, parts):
+        """Raises what receive counts if the frame is malformed or not of this session."""
+        raw, = parts
+        if raw.startswith(TAGS[:3]):
+            return self.batch(raw)
+        frame, = decode(raw)
+        topic, version, frame_type, session, generation, body = fields(frame, bytes, NATURAL, NATURAL, bytes, NATURAL, list)
+        if frame_type == HELLO:
+            need((topic, session, generation) == (b"U", bytes(16), 0))
+            return self.hello(version, body)
+        need((topic, version, frame_type, session, generation) == (b"U", VERSION, REPORT, self.session, GENERATION))
+        self.report(body)
+    def receive(self):
+        ready = dict(self.poller.poll(10))                          # no longer, for the other duties look at the clock
+        self.now = time.monotonic()
+        for socket in [socket for socket in ready for _ in range(500)]:     # a part only, for heartbeats must go out
+            try:
+                parts = socket.recv_multipart(zmq.NOBLOCK)
+                if socket is self.up:                               # the other tells subscriptions: HELLO says enough
+                    self.take(parts)
+            except zmq.Again:
+                pass
+            except (ValueError, TypeError, struct.error, msgpack.UnpackException):
+                self.skipped += 1
+        for worker in self.incarnations.values():                   # one answer to a burst
+            if worker.status_due:
+                self.send_state(worker, STATUS)
 
-    def report(self, worker_id, nonce, position, probe, flags, credit, ranges):
-        peer = self.heard(worker_id, nonce, position)
-        if peer is None:
-            return
-        peer.probe = probe
-        if flags & UP_TERM and all(t[2] != nonce for t in self.terms) and len(self.terms) < 2:
-            self.terms.append([peer.id, peer.kind, peer.nonce])
-            self.heartbeat()
-        peer.term_seen |= bool(flags & UP_TERM_SEEN)
-        peer.bye_seen |= bool(flags & UP_BYE_SEEN)
-        peer.left |= bool(flags & UP_BYE)
-        if ranges:
-            self.repair(peer, ranges, credit)
-        if flags & (UP_ANSWER | UP_TERM | UP_BYE):
-            self.status(peer)
+    def finished(self):
+        """Takes the steps to the end. Before each it stays until nobody wants an answer: a goodbye's may have got lost."""
+        workers, still = self.holders.values(), self.now - self.wanted_at > QUIET or self.now - self.phase_at > PATIENCE
+        if self.leaving:
+            return still and all(worker.left or worker.said & UP_KNOW_LEAVE for worker in workers)
+        if (len(workers) < len(self.ids) or len(self.relayed) < self.expect or self.own
+                or any(not worker.left and worker.position < self.next for worker in workers)):
+            self.phase_at = self.now
+        elif (self.end == "term" or self.terms) and not all(worker.left for worker in workers):
+            self.ask_termination([self.id, 0, self.nonce])          # reaches also the worker that asked first
+        elif still or self.end == "term" or self.terms:             # before "bye" output may still be on its way
+            self.leaving, self.phase_at, self.interval, self.beat_at = True, self.now, BEAT_MIN, self.now
 
-    def take(self, frame):
-        _, version, type_of_frame, session, generation, body = msgpack.unpackb(frame, raw=False)
-        if version != VERSION:
-            return
-        if type_of_frame == HELLO:
-            self.hello(*body)
-        elif (session, generation) != (self.session, self.generation):
-            return
-        elif type_of_frame in (RELAY, OUTPUT):
-            self.batch(frame, type_of_frame, body)
-        elif type_of_frame == REPORT:
-            self.report(*body)
-
-    def lagging(self):
-        return [p for p in self.peers.values() if not p.left and (not p.joined or p.has < self.next)]
-
-    def step(self):
-        """Waits a moment for frames, then reminds those who have not answered."""
-        if self.pull.poll(20):
-            while self.pull.poll(0):
-                self.take(self.pull.recv())
-        while self.pub.poll(0):
-            self.pub.recv()  # subscriptions: a worker announces itself again until it hears its welcome
-        now = time.monotonic()
-        if now >= self.heartbeat_at:
-            self.heartbeat()
-        if now < self.again_at:
-            return
-        self.again_at = now + AGAIN_SECONDS
-        for peer in self.lagging():
-            if peer.joined:
-                self.status(peer, flags=DOWN_ANSWER)
-        if self.leaving or any(not p.term_seen for p in self.peers.values() if self.terms and not p.left):
-            self.heartbeat()
-
-    def over(self):
-        return all(p.left or (self.leaving and p.bye_seen) for p in self.peers.values())
-
-
-def main():
-    folder, kind, ids, send, expect, end = sys.argv[1:7]
-    lose = int(sys.argv[7]) if len(sys.argv) > 7 else 0
-    supervisor = Supervisor(folder, int(kind), [int(i) for i in ids.split(",")], lose)
-    print(*supervisor.addresses, flush=True)
-    for at in range(0, int(send), 2):
-        supervisor.send(list(range(9000 + at, min(9000 + at + 2, 9000 + int(send)))))
-    while len(supervisor.relays) < int(expect) or supervisor.lagging():
-        supervisor.step()
-    if end == "bye":
-        supervisor.leaving = True
-    elif not supervisor.terms:
-        supervisor.terms.append([supervisor.id, 0, supervisor.nonce])
-    supervisor.heartbeat()
-    while not supervisor.over():
-        supervisor.step()
-    for line in supervisor.relays:
+def main(arguments):
+    try:
+        folder, kind, ids, send, expect, end, lose = arguments + ["0"] * (len(arguments) == 6)
+        ids, (kind, send, expect, lose) = {int(ident) for ident in ids.split(",")}, map(int, (kind, send, expect, lose))
+        need(end in ("term", "bye") and max(ids) < 0 and min(ids) in SIGNED and kind in range(1 << 32))
+        supervisor = Supervisor(folder, kind, ids, send, expect, end, lose)
+    except (ValueError, zmq.ZMQError) as error:
+        sys.exit(f"{error}\n{__doc__}")
+    print(supervisor.down.last_endpoint.decode(), supervisor.up.last_endpoint.decode(), flush=True)
+    deadline = supervisor.now + DEADLINE
+    while not supervisor.finished():
+        if supervisor.now > deadline:
+            sys.exit(f"not done in time: {len(supervisor.relayed)} of {expect} relay messages; "
+                     f"joined: {sorted(supervisor.holders)}; frames skipped: {supervisor.skipped}")
+        supervisor.send_own()
+        supervisor.beat()
+        supervisor.receive()
+    supervisor.context.destroy(linger=1000)
+    for line in supervisor.relayed + supervisor.outputs + [("repairs", supervisor.repairs, "gaps", supervisor.gaps)]:
         print(*line)
-    for worker_id, type_of_output, value, text in supervisor.outputs:
-        print("output", worker_id, type_of_output, value, text if isinstance(text, str) else text.decode())
-    print("repairs", supervisor.repairs, "gaps", supervisor.gaps)
-
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
