@@ -82,7 +82,8 @@
  * Define these before including the header, alike in every translation unit that uses the same instance.
  */
 
-/* Memory for everything that the library itself keeps (libzmq and msgpack-c use malloc). Failure is reported, never fatal. */
+/* Memory for what the library itself keeps (libzmq and msgpack-c use malloc; large histories and bursts lie in blocks of 2 MB and more, from
+ * mmap). Failure is reported, never fatal. */
 #ifndef MESSAGING_MALLOC
 #define MESSAGING_MALLOC(size) malloc(size)
 #define MESSAGING_REALLOC(pointer, size) realloc(pointer, size)

@@ -29,9 +29,9 @@
  *
  * Three locks, in this order: core (protocol and sockets), then the outbox's or the inbox's, each held for moments. gate stands before core
  * and makes it fair. Everything hangs off the handle, and the handle belongs to the process that made it: its page is wiped in a
- * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the
- * history, the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into
- * chunks, since a small frame as libzmq hands it over pins the 8 KB block that it was received in.
+ * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the history,
+ * the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into chunks, since a
+ * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches and a large history lie in huge pages.
  *
  * The wire
  *
@@ -168,6 +168,7 @@ int madvise(void *address, size_t length, int advice);
 #define MESSAGING__MAP_ANONYMOUS 0x20
 #endif
 #define MESSAGING__MADV_WIPEONFORK 18
+#define MESSAGING__MADV_HUGEPAGE 14
 
 /* The kernel's struct ucred. */
 typedef struct {
@@ -181,7 +182,9 @@ typedef struct {
 /* Bounds that no option sets, each where it was measured to be enough or is a bound on a peer. */
 enum {
   MESSAGING__SEAL_BYTES = 48 * 1024,        /* an open batch of this size is closed and goes out */
-  MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history, and of copies in a worker's inbox */
+  MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
+  MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: a huge page */
+  MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 256 * 1024,     /* of one worker on the wire, not acknowledged */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
@@ -202,7 +205,8 @@ enum {
   MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
   MESSAGING__REPORTS_FLOOD = 64,            /* of them, those that a peer can cause at will */
   MESSAGING__RECV_MESSAGES = 4096,          /* in one batch of recv, if more than one frame is there */
-  MESSAGING__RECV_BYTES = 1024 * 1024
+  MESSAGING__RECV_BYTES = 1024 * 1024,
+  MESSAGING__ZONE_BYTES_MAX = 1024 * 1024   /* of what is kept from one batch of recv to the next */
 };
 
 /* Times of the protocol, in milliseconds. */
@@ -382,6 +386,7 @@ typedef struct messaging__buffer messaging__buffer;
 struct messaging__buffer {
   uint32_t references;
   void (*release)(messaging__buffer *); /* NULL: data is our own */
+  messaging__buffer *block;             /* that data is a part of */
   uint8_t *data;
   size_t size, capacity;
 };
@@ -396,6 +401,7 @@ typedef struct {
 static inline void messaging__buffer_init(messaging__buffer *buffer, uint8_t *data, size_t size, size_t capacity) {
   MESSAGING__STORE(&buffer->references, 1u);
   buffer->release = NULL;
+  buffer->block = NULL;
   buffer->data = data;
   buffer->size = size;
   buffer->capacity = capacity;
@@ -422,12 +428,67 @@ static inline void messaging__buffer_drop(messaging__buffer *buffer) {
   MESSAGING_FREE(buffer);
 }
 
+static inline void messaging__block_free(messaging__buffer *block) {
+  munmap(block->data, block->capacity);
+  MESSAGING_FREE(block);
+}
+
+/* Memory of at least so many bytes in huge pages, if the system has some to give. Memory that is touched for the first time 4 KB at a
+ * time costs more than all else that happens to the bytes that are written there. */
+static inline messaging__buffer *messaging__block_new(size_t least) {
+  const size_t page = MESSAGING__BLOCK_BYTES;
+  size_t size = (least + page - 1) / page * page;
+  messaging__buffer *block = (messaging__buffer *)MESSAGING_MALLOC(sizeof *block);
+  if (!block) return NULL;
+  uint8_t *data = (uint8_t *)mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MESSAGING__MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) {
+    MESSAGING_FREE(block);
+    return NULL;
+  }
+  size_t excess = page - ((uintptr_t)data & (page - 1));
+  munmap(data, excess);
+  if (excess < page) munmap(data + excess + size, page - excess);
+  messaging__buffer_init(block, data + excess, 0, size);
+  madvise(block->data, size, MESSAGING__MADV_HUGEPAGE);
+  block->release = messaging__block_free;
+  return block;
+}
+
+static inline void messaging__part_free(messaging__buffer *part) {
+  messaging__buffer_drop(part->block);
+  MESSAGING_FREE(part);
+}
+
+/* A buffer at the end of a block, which may grow up to the block's end until it is closed. */
+static inline messaging__buffer *messaging__part_new(messaging__buffer *block) {
+  messaging__buffer *part = (messaging__buffer *)MESSAGING_MALLOC(sizeof *part);
+  if (!part) return NULL;
+  messaging__buffer_init(part, block->data + block->size, 0, block->capacity - block->size);
+  part->release = messaging__part_free;
+  part->block = block;
+  messaging__buffer_keep(block);
+  return part;
+}
+
+/* What it has not used is the block's again. */
+static inline void messaging__part_close(messaging__buffer *part) {
+  if (!part->block) return;
+  part->capacity = (part->size + 15) & ~(size_t)15;
+  part->block->size += part->capacity;
+}
+
 /* For a buffer that nobody else refers to yet. */
 static inline bool messaging__buffer_reserve(messaging__buffer *buffer, size_t capacity) {
   if (capacity <= buffer->capacity) return true;
   size_t grown = buffer->capacity * 2 > capacity ? buffer->capacity * 2 : capacity;
-  uint8_t *data = (uint8_t *)MESSAGING_REALLOC(buffer->data, grown);
+  uint8_t *data = buffer->block ? (uint8_t *)MESSAGING_MALLOC(grown) : (uint8_t *)MESSAGING_REALLOC(buffer->data, grown);
   if (!data) return false;
+  if (buffer->block) {
+    memcpy(data, buffer->data, buffer->size);
+    messaging__buffer_drop(buffer->block);
+    buffer->block = NULL;
+    buffer->release = NULL;
+  }
   buffer->data = data;
   buffer->capacity = grown;
   return true;
@@ -934,6 +995,7 @@ typedef struct {
   size_t bytes, bytes_max, message_bytes_max;
   size_t seal_bytes; /* an open batch of this size is closed: small where messages and queues are */
   size_t hint;       /* size of the last batch */
+  messaging__buffer *block; /* where a burst's batches lie, until all of them are accepted */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
   uint32_t blocked; /* threads that wait for room */
@@ -993,6 +1055,7 @@ static inline void messaging__outbox_clear(messaging__outbox *outbox) {
 
 static inline void messaging__outbox_free(messaging__outbox *outbox) {
   messaging__outbox_clear(outbox);
+  messaging__buffer_drop(outbox->block);
   messaging__ring_free(&outbox->ready);
   pthread_cond_destroy(&outbox->room);
   pthread_mutex_destroy(&outbox->lock);
@@ -1020,8 +1083,23 @@ static inline int messaging__sink_write(void *data, const char *bytes, size_t si
 static inline void messaging__outbox_seal(messaging__outbox *outbox) {
   if (!outbox->open.buffer) return;
   messaging__ring_push(&outbox->ready, &outbox->open);
+  messaging__part_close(outbox->open.buffer);
   outbox->hint = outbox->open.buffer->size;
   outbox->open.buffer = NULL;
+}
+
+/* Memory for a batch: in a block while batches are large and more of them wait than go out at once, else as much as the last one took. */
+static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
+  size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
+  capacity += MESSAGING__AT_PAYLOAD;
+  if (outbox->hint < MESSAGING__SEAL_BYTES / 2 || outbox->bytes < MESSAGING__SEAL_BYTES) return messaging__buffer_new(capacity);
+  if (outbox->block && outbox->block->capacity - outbox->block->size < outbox->hint + MESSAGING__SEAL_BYTES / 2) {
+    messaging__buffer_drop(outbox->block);
+    outbox->block = NULL;
+  }
+  if (!outbox->block) outbox->block = messaging__block_new(2 * outbox->hint);
+  messaging__buffer *part = outbox->block ? messaging__part_new(outbox->block) : NULL;
+  return part ? part : messaging__buffer_new(capacity);
 }
 
 /* Sees to an open batch of this type. */
@@ -1029,8 +1107,7 @@ static inline bool messaging__outbox_open(messaging__outbox *outbox, uint8_t typ
   if (outbox->open.buffer && outbox->open.type != type) messaging__outbox_seal(outbox);
   if (outbox->open.buffer) return true;
   if (!messaging__ring_reserve(&outbox->ready)) return false;
-  size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
-  messaging__buffer *buffer = messaging__buffer_new(capacity + MESSAGING__AT_PAYLOAD);
+  messaging__buffer *buffer = messaging__outbox_memory(outbox);
   if (!buffer) return false;
   memset(buffer->data, 0, MESSAGING__AT_PAYLOAD);
   buffer->size = MESSAGING__AT_PAYLOAD;
@@ -1101,10 +1178,16 @@ static inline void messaging__outbox_pop(messaging__outbox *outbox) {
 
 /* A batch that was popped is no longer this process's concern. */
 static inline void messaging__outbox_release(messaging__outbox *outbox, size_t bytes) {
+  messaging__buffer *block = NULL;
   pthread_mutex_lock(&outbox->lock);
   outbox->bytes -= bytes;
+  if (outbox->bytes == 0) {
+    block = outbox->block;
+    outbox->block = NULL;
+  }
   if (outbox->blocked) pthread_cond_broadcast(&outbox->room);
   pthread_mutex_unlock(&outbox->lock);
+  messaging__buffer_drop(block);
 }
 
 static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
@@ -1133,7 +1216,8 @@ static inline void messaging__outbox_close(messaging__outbox *outbox) {
 /* ==== History =========================================================================================================
  *
  * The relay messages of a generation: an append-only log of RELAY frames in chunks, found by number. Small frames lie in a chunk
- * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it.
+ * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it. A history
+ * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame.
  */
 
 typedef struct {
@@ -1148,6 +1232,7 @@ typedef struct {
   messaging__ring chunks; /* of messaging__chunk */
   uint64_t first, next;   /* numbers held: first <= number < next */
   size_t bytes, bytes_max, chunk_bytes;
+  size_t block_bytes; /* of the largest block; 0: it never grows so large that blocks serve it */
 } messaging__log;
 
 /* A place in a log: the chunk, counted from the front, and the offset in it. Trimming moves it. */
@@ -1161,6 +1246,7 @@ static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
   log->first = log->next = 1;
   log->bytes_max = bytes_max;
   log->chunk_bytes = bytes_max / 16 < 4096 ? 4096 : bytes_max / 16 < MESSAGING__CHUNK_BYTES ? bytes_max / 16 : (size_t)MESSAGING__CHUNK_BYTES;
+  log->block_bytes = bytes_max / 16 / MESSAGING__BLOCK_BYTES * MESSAGING__BLOCK_BYTES;
 }
 
 static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, size_t index) {
@@ -1186,14 +1272,20 @@ static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
   return log->bytes == 0 || log->bytes + size + 4 <= log->bytes_max;
 }
 
-/* Opens a chunk for a frame: one that shares it with others, or a whole one. */
+/* Whether it goes on in blocks, into which all but the largest frames are copied. */
+static inline bool messaging__log_large(const messaging__log *log) { return log->block_bytes && log->chunks.count >= MESSAGING__CHUNKS_MAX; }
+
+/* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block. */
 static inline bool messaging__log_open(messaging__log *log, messaging__slice frame, bool whole) {
   messaging__chunk chunk = {frame.owner, frame.data, 0, log->next, log->next, whole};
   if (!messaging__ring_reserve(&log->chunks)) return false;
   if (whole && frame.owner) {
     messaging__buffer_keep(chunk.buffer);
   } else {
-    chunk.buffer = messaging__buffer_new(whole ? frame.size : log->chunk_bytes);
+    size_t count = log->chunks.count, capacity = !whole && frame.size + 4 < log->chunk_bytes ? log->chunk_bytes : frame.size + 4;
+    bool block = !whole && messaging__log_large(log) && !messaging__log_chunk(log, count - 1)->whole;
+    chunk.buffer = block ? messaging__block_new(frame.size * 8 < log->block_bytes ? frame.size * 8 : log->block_bytes) : NULL;
+    if (!chunk.buffer) chunk.buffer = messaging__buffer_new(capacity);
     if (!chunk.buffer) return false;
     chunk.data = chunk.buffer->data;
   }
@@ -1202,7 +1294,8 @@ static inline bool messaging__log_open(messaging__log *log, messaging__slice fra
 
 /* Appends a frame and says where it lies from now on. */
 static inline bool messaging__log_append(messaging__log *log, messaging__slice frame, uint32_t count, messaging__slice *kept) {
-  bool whole = frame.size + 4 > log->chunk_bytes || (frame.owner && frame.size >= MESSAGING__WRAP_BYTES);
+  bool whole = messaging__log_large(log) ? frame.size > log->block_bytes / 4
+                                         : frame.size + 4 > log->chunk_bytes || (frame.owner && frame.size >= MESSAGING__WRAP_BYTES);
   size_t prefix = whole ? 0 : 4;
   messaging__chunk *last = log->chunks.count ? messaging__log_chunk(log, log->chunks.count - 1) : NULL;
   if (whole || !last || last->whole || last->buffer->capacity - last->size < frame.size + prefix) {
@@ -4514,6 +4607,8 @@ static inline messaging_status messaging__send_term_to(messaging__handle *handle
 struct messaging__arena {
   messaging__handle *home;
   msgpack_zone *zone;
+  const void *zone_head; /* its first piece, of so many bytes */
+  size_t zone_bytes;
   messaging__ring items; /* of messaging__item */
   messaging__item term;  /* kept while decoding has to be tried again */
   bool has_term;
@@ -4538,6 +4633,17 @@ static inline void messaging__arena_clear(messaging__arena *arena) {
   if (arena->zone) msgpack_zone_clear(arena->zone);
 }
 
+/* A zone that did not suffice in one piece frees its other pieces when it is cleared: make it larger, so that memory is touched once. */
+static inline void messaging__arena_adapt(messaging__arena *arena) {
+  if (arena->zone->chunk_list.head == arena->zone_head || arena->zone_bytes * 4 > MESSAGING__ZONE_BYTES_MAX) return;
+  msgpack_zone *larger = msgpack_zone_new(arena->zone_bytes * 4);
+  if (!larger) return;
+  msgpack_zone_free(arena->zone);
+  arena->zone = larger;
+  arena->zone_bytes *= 4;
+  arena->zone_head = larger->chunk_list.head;
+}
+
 static inline void messaging__arena_free(messaging__arena *arena) {
   if (!arena) return;
   messaging__arena_clear(arena);
@@ -4555,7 +4661,9 @@ static inline messaging__arena *messaging__arena_get(messaging__handle *handle) 
   memset(arena, 0, sizeof *arena);
   arena->home = handle;
   messaging__ring_init(&arena->items, sizeof(messaging__item));
-  arena->zone = msgpack_zone_new(4 * MSGPACK_ZONE_CHUNK_SIZE);
+  arena->zone_bytes = 4 * MSGPACK_ZONE_CHUNK_SIZE;
+  arena->zone = msgpack_zone_new(arena->zone_bytes);
+  arena->zone_head = arena->zone ? arena->zone->chunk_list.head : NULL;
   if (arena->zone && messaging__ring_grow(&arena->items, 64)) return arena;
   messaging__arena_free(arena);
   return NULL;
@@ -4569,6 +4677,7 @@ static inline messaging_status messaging__batch_free(void *out) {
   messaging__arena *arena = (messaging__arena *)view.arena;
   if (!arena) return MESSAGING_OK;
   if (messaging__inherited(arena->home)) return MESSAGING_EFORK;
+  messaging__arena_adapt(arena);
   messaging__arena_clear(arena);
   messaging__arena_free(MESSAGING__SWAP(&arena->home->spare, arena));
   return MESSAGING_OK;

@@ -396,15 +396,15 @@ static void check_walk(const messaging__log *log) {
   assert_true(place.chunk == end.chunk && place.offset == end.offset);
 }
 
-/* Small frames behind each other, large ones in chunks of their own, all found by number, across chunks and after trimming. */
-static void test_log(void **state) {
-  (void)state;
+/* Appends, finds, walks and trims; how many of the chunks that were seen were blocks. */
+static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large) {
   messaging__log log;
-  messaging__log_init(&log, 1 << 20);
+  size_t blocks = 0;
+  messaging__log_init(&log, limit);
   check_walk(&log);
   check_find(&log, 1);
-  for (int round = 0; round < 4000; round++) {
-    size_t size = MESSAGING__AT_PAYLOAD + 40 + (below(10) ? below(400) : below(90000));
+  for (int round = 0; round < rounds; round++) {
+    size_t size = MESSAGING__AT_PAYLOAD + 40 + (below(10) ? below(small) : below(large));
     while (!messaging__log_fits(&log, size)) messaging__log_drop(&log);
     messaging__buffer *buffer = log_frame(&log, 1 + below(40), size);
     messaging__slice kept, lent = messaging__slice_of(buffer);
@@ -421,9 +421,23 @@ static void test_log(void **state) {
     if (round % 100 == 0) check_walk(&log);
     if (below(50) == 0) messaging__log_drop(&log);
     if (log.chunks.count == 0) assert_true(log.first == log.next && log.bytes == 0);
+    else blocks += kept.owner->capacity >= MESSAGING__BLOCK_BYTES;
   }
   assert_true(log.first > 1);
   messaging__log_free(&log);
+  return blocks;
+}
+
+/* Small frames behind each other, large ones in chunks of their own, all found by number, across chunks and after trimming. */
+static void test_log(void **state) {
+  (void)state;
+  assert_int_equal(use_log(1 << 20, 4000, 400, 90000), 0);
+}
+
+/* A large log goes on in blocks, which take all but the very large frames. */
+static void test_log_in_blocks(void **state) {
+  (void)state;
+  assert_true(use_log((size_t)64 << 20, 1500, 60000, 3 << 20) > 100);
 }
 
 /* A place at the end finds what is appended later. */
@@ -514,6 +528,54 @@ static void test_outbox_limits(void **state) {
   assert_int_equal(outbox.bytes, 0);
   assert_true(messaging__outbox_empty(&outbox));
   messaging__outbox_free(&outbox);
+}
+
+/* In a burst batches share blocks; the last one that is dropped takes its block along, a batch that outgrows its block moves out. */
+static void test_outbox_burst(void **state) {
+  (void)state;
+  messaging__outbox outbox;
+  messaging__outgoing batch = {NULL, 0, 0};
+  size_t messages = 0, parts = 0;
+  assert_true(messaging__outbox_init(&outbox, (size_t)64 << 20, 1 << 20));
+  for (size_t i = 0; i < 3000; i++) assert_int_equal(put(&outbox, MESSAGING__RELAY, i % 500 == 499 ? 131000 : 3000 + i, 0), MESSAGING_OK);
+  assert_non_null(outbox.block);
+  while (messaging__outbox_front(&outbox, true, &batch)) {
+    size_t size = batch.buffer->size;
+    assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, size - MESSAGING__AT_PAYLOAD, batch.count));
+    messages += batch.count;
+    parts += batch.buffer->block != NULL;
+    messaging__outbox_pop(&outbox);
+    messaging__buffer_drop(batch.buffer);
+    messaging__outbox_release(&outbox, size);
+  }
+  assert_int_equal(messages, 3000);
+  assert_true(parts > 50);
+  assert_int_equal(outbox.bytes, 0);
+  assert_null(outbox.block);
+  messaging__outbox_free(&outbox);
+}
+
+/* A part of a block that needs more than is left goes on in memory of its own, with what it has. */
+static void test_part_outgrows_its_block(void **state) {
+  (void)state;
+  messaging__buffer *block = messaging__block_new(1), *first = block ? messaging__part_new(block) : NULL;
+  assert_non_null(first);
+  assert_int_equal((uintptr_t)block->data % MESSAGING__BLOCK_BYTES, 0);
+  assert_int_equal(block->capacity, MESSAGING__BLOCK_BYTES);
+  memcpy(first->data, "first", first->size = 5);
+  messaging__part_close(first);
+  messaging__buffer *second = messaging__part_new(block);
+  assert_ptr_equal(second->data, block->data + 16);
+  memcpy(second->data, "second", second->size = 6);
+  assert_int_equal(block->references, 3);
+  assert_true(messaging__buffer_reserve(second, MESSAGING__BLOCK_BYTES));
+  assert_int_equal(block->references, 2);
+  assert_memory_equal(second->data, "second", 6);
+  assert_true(second->block == NULL && second->capacity >= MESSAGING__BLOCK_BYTES);
+  messaging__buffer_drop(block);
+  assert_memory_equal(first->data, "first", 5);
+  messaging__buffer_drop(first);
+  messaging__buffer_drop(second);
 }
 
 /* Types never share a batch, and the order between them stays. */
@@ -722,7 +784,10 @@ int main(void) {
       cmocka_unit_test(test_map),
       cmocka_unit_test(test_ring),
       cmocka_unit_test(test_log),
+      cmocka_unit_test(test_log_in_blocks),
       cmocka_unit_test(test_log_place_at_the_end),
+      cmocka_unit_test(test_outbox_burst),
+      cmocka_unit_test(test_part_outgrows_its_block),
       cmocka_unit_test(test_outbox_rolls_back),
       cmocka_unit_test(test_outbox_limits),
       cmocka_unit_test(test_outbox_order),
