@@ -149,7 +149,13 @@ extern "C" { /* glibc 2.36 forgot */
 #if defined(__has_include)
 #if __has_include(<sys/sdt.h>)
 #include <sys/sdt.h>
+#ifdef __clang__ /* -Wpedantic minds how that header's macros call each other */
+#define MESSAGING__PROBE(name, a, b)                                                                                       \
+  _Pragma("clang diagnostic push") _Pragma("clang diagnostic ignored \"-Wgnu-zero-variadic-macro-arguments\"")             \
+  DTRACE_PROBE2(messaging, name, a, b) _Pragma("clang diagnostic pop")
+#else
 #define MESSAGING__PROBE(name, a, b) DTRACE_PROBE2(messaging, name, a, b)
+#endif
 #endif
 #endif
 #ifndef MESSAGING__PROBE
@@ -500,9 +506,10 @@ static inline messaging__slice messaging__slice_of(messaging__buffer *buffer) {
 }
 
 /* Bytes that outlive the call: a reference to the owner of large ones, a copy of small ones at the end of a shared chunk (or in a
- * buffer of their own). A reference to a small frame would pin the block in which libzmq received it. */
+ * buffer of their own). A reference to a small frame would pin the block in which libzmq received it, one to a small part of a frame the
+ * whole frame. */
 static inline bool messaging__slice_keep(messaging__slice lent, messaging__buffer **chunk, messaging__slice *kept) {
-  if (lent.owner && lent.size >= MESSAGING__WRAP_BYTES) {
+  if (lent.owner && lent.size >= MESSAGING__WRAP_BYTES && lent.size >= lent.owner->size / 2) {
     messaging__buffer_keep(lent.owner);
     *kept = lent;
     return true;
@@ -1705,7 +1712,7 @@ static inline void messaging__worker_init(messaging__worker *worker, const messa
   worker->outbox = outbox;
   worker->inbox = inbox;
   worker->self = *self;
-  worker->heartbeat_ms = options->heartbeat_ms;
+  worker->heartbeat_ms = options->heartbeat_ms - (uint32_t)(self->nonce % (options->heartbeat_ms / 8 + 1)); /* not all at once */
   worker->silence_ms = options->silence_ms;
   worker->message_bytes_max = options->message_bytes_max;
   worker->next = worker->known = worker->number = 1;
@@ -1953,10 +1960,16 @@ static inline void messaging__worker_answered(messaging__worker *worker, uint64_
   worker->nak_at = now + worker->nak_ms;
 }
 
+/* How long an acknowledgement waits. Where many workers make it wait long, they spread: the same broadcast begins the wait of all. */
+static inline uint32_t messaging__worker_ack_ms(const messaging__worker *worker) {
+  uint32_t half = worker->ack_ms / 2;
+  return worker->ack_ms == MESSAGING__ACK_MS ? worker->ack_ms : half + (uint32_t)(worker->self.nonce % (half + 1));
+}
+
 /* Something new was delivered or is known: see to an acknowledgement, and to what is missing. */
 static inline void messaging__worker_advanced(messaging__worker *worker, uint64_t now) {
   if (worker->asking && worker->nak_at != MESSAGING__NEVER) messaging__worker_answered(worker, now);
-  if (worker->ack_at == MESSAGING__NEVER) worker->ack_at = now + worker->ack_ms;
+  if (worker->ack_at == MESSAGING__NEVER) worker->ack_at = now + messaging__worker_ack_ms(worker);
   if (worker->asking && worker->next >= worker->known) {
     worker->asking = false;
     worker->nak_at = MESSAGING__NEVER;
@@ -2423,7 +2436,9 @@ typedef struct {
   uint64_t heartbeat_at, scan_at;
   uint64_t now_ms;         /* of the call that is going on */
   uint64_t fence_at;       /* when those who hold back the full history have had their time */
-  uint64_t marked;         /* who does not have all below this at the next scan is reminded */
+  uint64_t marked;         /* who does not have all below this is reminded */
+  uint64_t marking, marked_at; /* what marked becomes then: by that time everybody in time has acknowledged it */
+  size_t full_for;         /* in this pump, a frame of so many bytes found no room in the history */
   bool heartbeat_due;
   bool leaving, flushing;
   uint64_t flushed_next;   /* those who lag were asked about this next */
@@ -2451,7 +2466,8 @@ static inline void messaging__im_init(messaging__im *im, const messaging__port *
   im->message_bytes_max = options->message_bytes_max;
   im->fence_slow = options->fence_slow;
   im->own_number = 1;
-  im->held = im->marked = 1;
+  im->held = im->marked = im->marking = 1;
+  im->marked_at = MESSAGING__NEVER;
   im->heartbeat_at = im->scan_at = im->fence_at = MESSAGING__NEVER;
   messaging__ring_init(&im->peers, sizeof(messaging__peer *));
   messaging__ring_init(&im->busy, sizeof(messaging__peer *));
@@ -2546,9 +2562,10 @@ static inline void messaging__im_publish(messaging__im *im, messaging__slice fra
   im->port.send(im->port.self, frame);
   im->stats.batches_sent++;
   im->heartbeat_at = now + im->heartbeat_ms;
-  if (im->scan_at <= messaging__im_tail(im, now)) return;
-  im->scan_at = messaging__im_tail(im, now);
-  im->marked = messaging__im_next(im);
+  if (im->marked_at != MESSAGING__NEVER) return;
+  im->marking = messaging__im_next(im);
+  im->marked_at = messaging__im_tail(im, now);
+  im->scan_at = messaging__earlier(im->scan_at, im->marked_at);
 }
 
 /* ---- Supervisor: history ---- */
@@ -2645,7 +2662,9 @@ static inline uint32_t messaging__im_fill(messaging__im *im, messaging__peer *pe
       range->first = batch.position + batch.count;
       count++;
     }
+    uint64_t end = range->first;
     memmove(&peer->repairs[0], &peer->repairs[1], --peer->repair_count * sizeof *range);
+    if (peer->repair_count) range->first = messaging__later(range->first, end); /* ranges may meet within a batch */
   }
   return count;
 }
@@ -2754,6 +2773,8 @@ static inline bool messaging__im_admit(messaging__im *im, messaging__peer *peer,
   } else if (peer->state == MESSAGING__ACTIVE && peer->confirmed && now < peer->heard_ms + im->silence_ms) {
     messaging__im_report_refusal(im, peer, who, MESSAGING_EAUTH, "a second worker claims the id of a live one");
     return false;
+  } else if (who->nonce == im->self.nonce || messaging__map_get(&im->by_nonce, who->nonce)) {
+    messaging__im_report_refusal(im, peer, who, MESSAGING_EAUTH, "a worker claims to be another one");
   } else {
     messaging__im_accept(im, peer, who->nonce, now);
   }
@@ -2820,7 +2841,7 @@ static inline bool messaging__im_hello(messaging__im *im, messaging__reader *rea
   }
   hello.message_bytes_max = messaging__read_uint(reader, UINT64_MAX);
   if (reader->bad || reader->at != reader->end) return false;
-  if (im->leaving) messaging__im_heartbeat(im, now);
+  if (im->leaving) im->heartbeat_due = true;
   /* A death is seen before an heir of the id: else the heir would be struck for its forebear's death. */
   bool heir = peer && peer->watch >= 0 && peer->who.nonce != hello.who.nonce;
   if (heir && im->port.died(im->port.self, peer->watch)) messaging__im_dead(im, peer);
@@ -3081,22 +3102,25 @@ static inline void messaging__im_remind(messaging__im *im, messaging__peer *peer
 
 /* Looks after every peer. */
 static inline void messaging__im_scan(messaging__im *im, uint64_t now) {
-  im->scan_at = MESSAGING__NEVER;
+  if (now >= im->marked_at) {
+    im->marked = im->marking;
+    im->marking = messaging__im_next(im);
+    im->marked_at = im->marking > im->marked ? messaging__im_tail(im, now) : MESSAGING__NEVER;
+  }
+  im->scan_at = im->marked_at;
   for (size_t i = 0; i < im->peers.count; i++) {
     messaging__peer *peer = messaging__im_peer(im, i);
     messaging__im_listen(im, peer, now);
     messaging__im_remind(im, peer, now);
   }
-  if (im->marked == messaging__im_next(im)) return;
-  im->marked = messaging__im_next(im);
-  im->scan_at = messaging__earlier(im->scan_at, messaging__im_tail(im, now));
 }
 
 /* A blocked peer's window opens when its batch would find room. */
 static inline void messaging__im_unblock(messaging__im *im, messaging__peer *peer) {
   bool room;
   if (peer->blocked_type == MESSAGING__RELAY) {
-    room = messaging__im_room(im, peer->blocked_size);
+    room = peer->blocked_size < im->full_for && messaging__im_room(im, peer->blocked_size);
+    if (!room && peer->blocked_size < im->full_for) im->full_for = peer->blocked_size;
   } else {
     pthread_mutex_lock(&im->inbox->lock);
     room = messaging__inbox_fits(im->inbox, peer->blocked_size);
@@ -3165,6 +3189,7 @@ static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer,
 static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
   if (!im->running) return;
   im->now_ms = now;
+  im->full_for = SIZE_MAX;
   messaging__im_send_own(im, now);
   for (size_t left = im->busy.count; left; left--) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
@@ -3315,7 +3340,8 @@ static inline void messaging__im_renew(messaging__im *im) {
   messaging__outbox_clear(im->outbox);
   im->era.generation++;
   im->term_count = 0;
-  im->held = im->marked = 1;
+  im->held = im->marked = im->marking = 1;
+  im->marked_at = MESSAGING__NEVER;
   im->flushed_next = 0;
 }
 
@@ -3359,15 +3385,15 @@ static inline messaging_status messaging__im_update(messaging__im *im, const mes
 
 /* One more worker for this generation. */
 static inline messaging_status messaging__im_add(messaging__im *im, messaging_child child, uint64_t now) {
-  messaging__im_reap(im);
   messaging__peer *old = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(child.pid));
+  if (old && old->watch >= 0 && im->port.died(im->port.self, old->watch)) messaging__im_dead(im, old);
   if (old && old->state != MESSAGING__GONE) return MESSAGING_EINVAL;
   messaging__peer *peer = messaging__peer_new(child);
   if (!peer || !messaging__im_prepare(im, im->peers.count + 1)) {
     MESSAGING_FREE(peer);
     return MESSAGING_ENOMEM;
   }
-  for (size_t left = im->peers.count; left; left--) {
+  for (size_t left = old ? im->peers.count : 0; left; left--) {
     messaging__peer *other = messaging__im_peer(im, 0);
     messaging__ring_pop(&im->peers);
     if (other == old) messaging__im_strike(im, old, peer);
@@ -3567,6 +3593,8 @@ static inline void messaging__trace(messaging__handle *handle, const char *direc
                       (unsigned long)(fine ? envelope.generation : 0), frame.size);
   if (fine && head > 0 && (size_t)head < sizeof line) messaging__describe(line + head, sizeof line - (size_t)head, envelope.type, frame, &reader);
   line[sizeof line - 1] = 0;
+  for (char *at = line; *at; at++)
+    if (*at < ' ' || *at > '~') *at = '?'; /* a peer's strings end neither lines nor colours */
   if (handle->options.trace) handle->options.trace(line, handle->options.trace_user);
   if (handle->trace_file) {
     fprintf(handle->trace_file, "%s\n", line);

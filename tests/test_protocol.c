@@ -486,6 +486,37 @@ static void test_tail(void **state) {
   free_net(l);
 }
 
+/* Ranges that meet within a batch bring it once. */
+static void test_ranges_within_a_batch(void **state) {
+  (void)state;
+  net *l = joined(1);
+  messaging__writer writer;
+  l->lose_down[MESSAGING__RELAY] = 1;
+  for (uint32_t i = 1; i <= 3; i++) tell(&l->ends[0], i);
+  settle(l);
+  assert_true(messaging__im_next(&l->im) == 4 && l->im.stats.batches_sent == 1);
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &l->im.era);
+  messaging__put_tag(&writer, 0x97);
+  messaging__put_int(&writer, l->ends[1].who.id);
+  messaging__put_uint(&writer, l->ends[1].who.nonce);
+  messaging__put_uint(&writer, 1);
+  messaging__put_uint(&writer, 0);
+  messaging__put_uint(&writer, 0);
+  messaging__put_uint(&writer, 1000000);
+  messaging__put_tag(&writer, 0x93);
+  for (uint64_t i = 1; i <= 3; i++) {
+    messaging__put_tag(&writer, 0x92);
+    messaging__put_uint(&writer, i);
+    messaging__put_uint(&writer, i);
+  }
+  messaging__slice frame = {NULL, writer.bytes, writer.size};
+  messaging__im_receive(&l->im, frame, l->now);
+  settle(l);
+  assert_int_equal(l->im.stats.batches_repeated, 1);
+  CHECK_TAKE(&l->ends[1], 1, 2, 3);
+  free_net(l);
+}
+
 /* The worker's last batch is lost: it asks, and sends it again, once. */
 static void test_lost_upwards(void **state) {
   (void)state;
@@ -939,6 +970,26 @@ static void test_second_claimant(void **state) {
   free_net(l);
 }
 
+/* Nonces can be seen by all. Who announces itself with another's is refused, and the other one is not disturbed. */
+static void test_claimed_nonce(void **state) {
+  (void)state;
+  net *l = joined(2);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){103, 7}, l->now), MESSAGING_OK);
+  end *thief = open_worker(l, 3);
+  thief->who.nonce = thief->core.self.nonce = l->ends[1].who.nonce;
+  pass(l, 300);
+  assert_int_equal(thief->core.state, MESSAGING__ANNOUNCING);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_EAUTH), 1);
+  thief->who.nonce = thief->core.self.nonce = l->im.self.nonce;
+  pass(l, 2000);
+  assert_int_equal(thief->core.state, MESSAGING__ANNOUNCING);
+  tell(&l->ends[1], 5);
+  settle(l);
+  CHECK_TAKE(&l->ends[2], 5);
+  assert_true(messaging__worker_flushed(&l->ends[1].core));
+  free_net(l);
+}
+
 /* Of two that claim an id and have not answered, the first to answer has it, also when the other's announcement came last. */
 static void test_two_announcements(void **state) {
   (void)state;
@@ -1190,6 +1241,7 @@ int main(void) {
       cmocka_unit_test(test_gap_and_repair),
       cmocka_unit_test(test_repair_with_loss),
       cmocka_unit_test(test_tail),
+      cmocka_unit_test(test_ranges_within_a_batch),
       cmocka_unit_test(test_lost_upwards),
       cmocka_unit_test(test_sent_again_once_in_a_round_trip),
       cmocka_unit_test(test_opening_is_lost),
@@ -1209,6 +1261,7 @@ int main(void) {
       cmocka_unit_test(test_death),
       cmocka_unit_test(test_reused_pid),
       cmocka_unit_test(test_second_claimant),
+      cmocka_unit_test(test_claimed_nonce),
       cmocka_unit_test(test_two_announcements),
       cmocka_unit_test(test_wrong_kind),
       cmocka_unit_test(test_other_message_limit),

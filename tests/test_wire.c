@@ -768,6 +768,24 @@ static void test_slices_are_kept(void **state) {
   messaging__buffer_drop(chunk);
 }
 
+/* A part that is less than half of its frame is copied: else a frame of any size would be held by a few of its bytes. */
+static void test_small_parts_are_copied(void **state) {
+  (void)state;
+  messaging__buffer *chunk = NULL, *frame = messaging__buffer_new(100000);
+  messaging__slice kept = {NULL, NULL, 0};
+  frame->size = 100000;
+  memset(frame->data, 7, frame->size);
+  messaging__slice small = {frame, frame->data + 10, 49999}, large = {frame, frame->data + 10, 50000};
+  assert_true(messaging__slice_keep(small, &chunk, &kept));
+  assert_true(kept.owner != frame && kept.size == 49999 && kept.data[49998] == 7);
+  messaging__buffer_drop(kept.owner);
+  assert_true(messaging__slice_keep(large, &chunk, &kept));
+  assert_true(kept.owner == frame && frame->references == 2);
+  messaging__buffer_drop(kept.owner);
+  messaging__buffer_drop(frame);
+  messaging__buffer_drop(chunk);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_integers_of_all_widths),
@@ -796,6 +814,7 @@ int main(void) {
       cmocka_unit_test(test_supervisor_inbox_renewed),
       cmocka_unit_test(test_inbox_limits),
       cmocka_unit_test(test_slices_are_kept),
+      cmocka_unit_test(test_small_parts_are_copied),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
