@@ -227,6 +227,10 @@ typedef struct {
   uint64_t outputs_sent;      /* output messages likewise */
   uint64_t relays_received;   /* relay messages that recv gave to this process's application */
   uint64_t outputs_received;  /* supervisor: output messages likewise */
+  uint64_t relay_bytes_sent;  /* encoded bytes of all these messages, by kind and direction */
+  uint64_t output_bytes_sent;
+  uint64_t relay_bytes_received;
+  uint64_t output_bytes_received;
   uint64_t frames_sent;       /* frames handed to libzmq, and their bytes */
   uint64_t bytes_sent;
   uint64_t frames_received;   /* frames taken from libzmq, and their bytes */

@@ -1006,7 +1006,7 @@ typedef struct {
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
   uint32_t blocked; /* threads that wait for room */
-  uint64_t relays, outputs;
+  uint64_t relays, outputs, relay_bytes, output_bytes;
 } messaging__outbox;
 
 /* A monotonic condition variable. */
@@ -1160,8 +1160,9 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   }
   outbox->bytes += size;
   outbox->open.count++;
-  if (type == MESSAGING__RELAY) outbox->relays++;
-  else outbox->outputs++;
+  bool relay = type == MESSAGING__RELAY;
+  *(relay ? &outbox->relays : &outbox->outputs) += 1;
+  *(relay ? &outbox->relay_bytes : &outbox->output_bytes) += size;
   if (buffer->size >= outbox->seal_bytes) messaging__outbox_seal(outbox);
   *urgent = outbox->hold == MESSAGING__FLOWS || (outbox->hold == MESSAGING__HOLDS_OPEN && outbox->ready.count > sealed);
   return MESSAGING_OK;
@@ -1408,7 +1409,7 @@ typedef struct {
   uint32_t watchers;
 
   messaging__arena *retry; /* taken from the queue, not yet decoded for want of memory */
-  uint64_t relays, outputs, malformed;
+  uint64_t relays, outputs, relay_bytes, output_bytes, malformed;
 } messaging__inbox;
 
 static inline bool messaging__inbox_init(messaging__inbox *inbox, size_t bytes_max) {
@@ -4847,6 +4848,11 @@ static inline void messaging__count_received(messaging__handle *handle, const me
   }
   MESSAGING__ADD(&handle->inbox.relays, relays);
   MESSAGING__ADD(&handle->inbox.outputs, outputs);
+  const messaging__ring *items = &((const messaging__arena *)view->arena)->items;
+  for (size_t i = 0; i < items->count; i++) {
+    const messaging__batch *batch = &((const messaging__item *)messaging__ring_at(items, i))->batch;
+    MESSAGING__ADD(batch->type == MESSAGING__RELAY ? &handle->inbox.relay_bytes : &handle->inbox.output_bytes, (uint64_t)batch->payload_size);
+  }
 }
 
 static inline messaging_status messaging__recv(messaging__handle *handle, const messaging__codec *codec, void *out) {
@@ -5064,12 +5070,16 @@ static inline messaging_status messaging__get_stats(const messaging__handle *con
   pthread_mutex_lock(&handle->outbox.lock);
   stats->relays_sent = handle->outbox.relays;
   stats->outputs_sent = handle->outbox.outputs;
+  stats->relay_bytes_sent = handle->outbox.relay_bytes;
+  stats->output_bytes_sent = handle->outbox.output_bytes;
   stats->outbox_bytes = handle->outbox.bytes;
   stats->outbox_bytes_max = handle->outbox.bytes_max;
   pthread_mutex_unlock(&handle->outbox.lock);
   pthread_mutex_lock(&handle->inbox.lock);
   stats->relays_received = MESSAGING__LOAD(&handle->inbox.relays);
   stats->outputs_received = MESSAGING__LOAD(&handle->inbox.outputs);
+  stats->relay_bytes_received = MESSAGING__LOAD(&handle->inbox.relay_bytes);
+  stats->output_bytes_received = MESSAGING__LOAD(&handle->inbox.output_bytes);
   stats->inbox_bytes = handle->inbox.bytes;
   stats->inbox_bytes_max = handle->inbox.bytes_max;
   stats->malformed += MESSAGING__LOAD(&handle->inbox.malformed);

@@ -101,6 +101,14 @@ $cc -shared -fPIC old.c -o old.so
 if LD_PRELOAD=$outside/old.so ./by_pkgconfig > run.log 2>&1; then fail "a libzmq that is too old at run time was taken"; fi
 grep -q "libzmq" run.log || { cat run.log; fail "no word about the libzmq at run time"; }
 say "libzmq 4.2.5 at run time: $(cat run.log)"
+cat > old.c << 'END'
+int msgpack_version_major(void);
+int msgpack_version_major(void) { return 3; }
+END
+$cc -shared -fPIC old.c -o old.so
+if LD_PRELOAD=$outside/old.so ./by_pkgconfig > run.log 2>&1; then fail "a msgpack-c that is too old at run time was taken"; fi
+grep -q "msgpack-c" run.log || { cat run.log; fail "no word about the msgpack-c at run time"; }
+say "msgpack-c 3 at run time: $(cat run.log)"
 
 # The manual pages are proper ones.
 for page in 3 7; do
