@@ -777,6 +777,47 @@ static void test_terminate_by_supervisor(void **state) {
   free_net(l);
 }
 
+/* Who is asked to terminate while it joins is looked after once it has joined, though the request was lost. */
+static void test_terminate_one_that_joins(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 1);
+  end *e = open_worker(l, 1);
+  l->lose_up[MESSAGING__REPORT] = 1;
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  assert_int_equal(l->im.joined, 0);
+  l->lose_down[MESSAGING__STATUS] = 1;
+  assert_int_equal(messaging__im_term_to(&l->im, 101, l->now), MESSAGING_OK);
+  pass(l, 500);
+  assert_int_equal(l->im.joined, 0);
+  assert_false(e->inbox.terminated);
+  pass(l, 2000);
+  assert_int_equal(l->im.joined, 1);
+  assert_true(e->inbox.terminated);
+  free_net(l);
+}
+
+/* A worker whose silence was forgiven is watched again: its next silence is reported too. */
+static void test_silent_twice(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  messaging_child list[] = {{-2, 7}};
+  assert_int_equal(messaging__im_run(&l->im, list, 1, l->now), MESSAGING_OK);
+  end *far = open_as(l, 2, -2, 7);
+  settle(l);
+  for (size_t times = 1; times <= 3; times++) {
+    far->mute = true;
+    pass(l, 8000);
+    assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), times);
+    far->mute = false;
+    pass(l, 3000);
+  }
+  free_net(l);
+}
+
 /* A worker leaves: heard although the first words are lost, gone from those who are waited for, and its id can come again. */
 static void test_worker_leaves(void **state) {
   (void)state;
@@ -1252,6 +1293,8 @@ int main(void) {
       cmocka_unit_test(test_full_history_fences_the_supervisor),
       cmocka_unit_test(test_terminate_by_worker),
       cmocka_unit_test(test_terminate_by_supervisor),
+      cmocka_unit_test(test_terminate_one_that_joins),
+      cmocka_unit_test(test_silent_twice),
       cmocka_unit_test(test_worker_leaves),
       cmocka_unit_test(test_supervisor_leaves),
       cmocka_unit_test(test_update_with_survivors),
