@@ -1694,6 +1694,9 @@ typedef struct {
   uint64_t hello_at;
   uint32_t hello_ms;
   uint64_t heard_ms, spoken_ms;
+  uint64_t asked_up_ms;        /* when the first question was asked that no STATUS has answered; 0: there is none */
+  uint64_t renewed_ms;         /* when the connections were last found useless, */
+  bool renew;                  /* which is for the shell to see to */
   bool report_due, answer_due; /* a REPORT is to go out; it asks for an answer */
   bool term_wanted, term_echoed;
   bool lost, lost_shown;       /* the supervisor has fallen silent; the application sees termination for that alone */
@@ -1887,30 +1890,32 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
 }
 
 /* A REPORT that asks how far the supervisor is. It goes out behind the batches that can be sent now. */
-static inline void messaging__worker_question(messaging__worker *worker) {
+static inline void messaging__worker_question(messaging__worker *worker, uint64_t now) {
+  if (worker->asked_up_ms == 0) worker->asked_up_ms = now;
   worker->probe++;
   worker->probe_number = worker->number;
   worker->answer_due = worker->report_due = true;
 }
 
 /* Sends again from the first batch on that is not acknowledged, with a question behind: at most once in a round trip. */
-static inline void messaging__worker_go_back(messaging__worker *worker) {
+static inline void messaging__worker_go_back(messaging__worker *worker, uint64_t now) {
   if (worker->flights_sent == 0) return;
   worker->stats.batches_repeated += worker->flights_sent;
   worker->flights_sent = 0;
-  messaging__worker_question(worker);
+  messaging__worker_question(worker, now);
   worker->again = true;
   worker->again_probe = worker->probe;
 }
 
 /* A STATUS shows what the supervisor had when it had heard that question. */
-static inline void messaging__worker_told(messaging__worker *worker, uint32_t probe, bool gap) {
+static inline void messaging__worker_told(messaging__worker *worker, uint32_t probe, bool gap, uint64_t now) {
   bool answered = probe == worker->probe && probe != worker->probe_answered;
   if (answered) worker->probe_answered = probe;
+  if (answered) worker->asked_up_ms = 0;
   if ((int32_t)(probe - worker->again_probe) >= 0) worker->again = false;
   if (worker->again || worker->flights.count == 0) return;
   const messaging__flight *first = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
-  if (gap || (answered && first->number < worker->probe_number)) messaging__worker_go_back(worker);
+  if (gap || (answered && first->number < worker->probe_number)) messaging__worker_go_back(worker, now);
 }
 
 /* The supervisor has accepted all batches below expected. */
@@ -1920,6 +1925,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
     const messaging__flight *flight = (const messaging__flight *)messaging__ring_at(&worker->flights, 0);
     if (flight->number >= expected) break;
     worker->stats.acknowledged = flight->number;
+    worker->asked_up_ms = 0;
     messaging__worker_drop_flight(worker);
     progress = true;
   }
@@ -1930,7 +1936,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
 
 /* What the supervisor allows on the wire. A closed window is asked about, should the word that it opens be lost. */
 static inline void messaging__worker_set_window(messaging__worker *worker, uint64_t window, uint64_t now) {
-  if (worker->window == 0 && window > 0) messaging__worker_go_back(worker);
+  if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
   worker->window = window;
   if (worker->probe_at == MESSAGING__NEVER && window == 0) worker->probe_at = now + worker->probe_ms;
   else if (window > 0 && worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
@@ -2171,7 +2177,7 @@ static inline bool messaging__worker_status(messaging__worker *worker, messaging
   }
   messaging__worker_acknowledged(worker, expected, now);
   messaging__worker_set_window(worker, window, now);
-  messaging__worker_told(worker, probe, (news.flags & MESSAGING__DOWN_GAP) != 0);
+  messaging__worker_told(worker, probe, (news.flags & MESSAGING__DOWN_GAP) != 0, now);
   messaging__worker_news(worker, &news, now);
   return true;
 }
@@ -2292,7 +2298,7 @@ static inline void messaging__worker_receive(messaging__worker *worker, messagin
 
 /* Asks what has arrived, ever more seldom. */
 static inline void messaging__worker_probe(messaging__worker *worker, uint64_t now) {
-  messaging__worker_question(worker);
+  messaging__worker_question(worker, now);
   worker->probe_ms = messaging__doubled(worker->probe_ms, MESSAGING__PROBE_MAX_MS);
   worker->probe_at = now + worker->probe_ms;
 }
@@ -2307,9 +2313,20 @@ static inline void messaging__worker_say_again(messaging__worker *worker, uint64
   worker->again_at = now + worker->control_ms;
 }
 
+/* When the connections count as useless: nothing was heard, or no question answered, for so long. libzmq gives a connection up for good
+ * when the other end once spoke something that is not its protocol, as another program at the same address does. */
+static inline uint64_t messaging__worker_renews(const messaging__worker *worker) {
+  uint64_t since = worker->asked_up_ms ? messaging__earlier(worker->asked_up_ms, worker->heard_ms) : worker->heard_ms;
+  return messaging__later(since, worker->renewed_ms) + worker->silence_ms;
+}
+
 /* Does what is due and sends what can go. */
 static inline void messaging__worker_pump(messaging__worker *worker, uint64_t now) {
   worker->stalled = false;
+  if (worker->state != MESSAGING__OVER && now >= messaging__worker_renews(worker)) {
+    worker->renew = true;
+    worker->renewed_ms = now;
+  }
   if (worker->state == MESSAGING__ANNOUNCING && now >= worker->hello_at) messaging__worker_hello(worker, now);
   if (worker->state == MESSAGING__JOINED) {
     if (!worker->watched && !worker->lost && now >= worker->heard_ms + worker->silence_ms) messaging__worker_silence(worker);
@@ -2327,8 +2344,8 @@ static inline void messaging__worker_pump(messaging__worker *worker, uint64_t no
 static inline uint64_t messaging__worker_deadline(const messaging__worker *worker, uint64_t now) {
   if (worker->state == MESSAGING__OVER) return MESSAGING__NEVER;
   if (worker->stalled) return now + MESSAGING__STALL_MS;
-  if (worker->state == MESSAGING__ANNOUNCING) return worker->hello_at;
-  uint64_t at = worker->spoken_ms + worker->heartbeat_ms;
+  if (worker->state == MESSAGING__ANNOUNCING) return messaging__earlier(worker->hello_at, messaging__worker_renews(worker));
+  uint64_t at = messaging__earlier(worker->spoken_ms + worker->heartbeat_ms, messaging__worker_renews(worker));
   at = messaging__earlier(at, worker->ack_at);
   at = messaging__earlier(at, worker->nak_at);
   at = messaging__earlier(at, worker->probe_at);
@@ -3479,6 +3496,7 @@ typedef struct {
   uint8_t allowed[32];      /* the public key that may */
   int in_fd, out_fd, epoll_fd, wake_fd, timer_fd, peer_fd; /* peer_fd: pidfd of a worker's supervisor */
   char folder[MESSAGING_ADDRESS_SIZE];
+  messaging_addresses peer; /* a worker's supervisor */
   bool in_parts;            /* in the middle of a frame of several parts, which nobody sends */
   bool out_woken;
 
@@ -3809,6 +3827,25 @@ static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
 }
 
 /* Sends what can go, and sees to timer and waiting threads. Under core. */
+/* While a thread is started, libzmq's too, so that it takes none of the application's signals; and while libzmq binds and connects, which an
+ * interruption makes fail. */
+static inline void messaging__block_signals(sigset_t *before) {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+/* New connections in place of those that bring nothing. What was on the old ones is asked for and sent again. */
+static inline void messaging__renew(messaging__handle *handle) {
+  sigset_t before;
+  messaging__block_signals(&before);
+  zmq_disconnect(handle->in, handle->peer.pub);
+  zmq_disconnect(handle->out, handle->peer.pull);
+  bool connected = zmq_connect(handle->in, handle->peer.pub) == 0;
+  handle->worker.renew = zmq_connect(handle->out, handle->peer.pull) != 0 || !connected;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint32_t own) {
   uint64_t deadline;
   if (handle->is_im) {
@@ -3818,6 +3855,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
   } else {
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
+    if (handle->worker.renew) messaging__renew(handle);
     deadline = messaging__worker_deadline(&handle->worker, now);
   }
   messaging__arm(handle, deadline);
@@ -3961,14 +3999,6 @@ static inline void *messaging__main(void *argument) {
   }
 }
 
-/* While a thread is started, libzmq's too, so that it takes none of the application's signals; and while libzmq binds and connects, which an
- * interruption makes fail. */
-static inline void messaging__block_signals(sigset_t *before) {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
 /* Starts the thread, which takes none of the application's signals. */
 static inline messaging_status messaging__start(messaging__handle *handle) {
   sigset_t before;
@@ -4083,7 +4113,7 @@ static inline messaging_status messaging__open(messaging__handle *handle, int in
   if (handle->epoll_fd < 0 || handle->wake_fd < 0 || handle->inbox.event_fd < 0 || handle->timer_fd < 0 || !handle->context) return MESSAGING_ESYS;
   zmq_ctx_set(handle->context, ZMQ_MAX_SOCKETS, 8);
   handle->in = zmq_socket(handle->context, in_type);
-  handle->out = zmq_socket(handle->context, out_type);
+  handle->out = handle->in ? zmq_socket(handle->context, out_type) : NULL; /* after a failure libzmq would begin anew, and abort */
   if (!handle->in || !handle->out) return MESSAGING_ESYS;
   int linger = 0, hwm = MESSAGING__FRAMES_HWM, handshake = MESSAGING__HANDSHAKE_MS, yes = 1, reconnect = 50, reconnect_max = 1000;
   int64_t frame_max = (int64_t)handle->options.message_bytes_max + MESSAGING__FRAME_SLACK;
@@ -4449,6 +4479,8 @@ static inline messaging_status messaging__connect(messaging__handle *handle, con
   int ipv6 = strchr(pub, '[') != NULL;
   zmq_setsockopt(handle->in, ZMQ_IPV6, &ipv6, sizeof ipv6);
   zmq_setsockopt(handle->out, ZMQ_IPV6, &ipv6, sizeof ipv6);
+  snprintf(handle->peer.pub, sizeof handle->peer.pub, "%s", pub);
+  snprintf(handle->peer.pull, sizeof handle->peer.pull, "%s", pull);
   bool connected = zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, broadcast, sizeof broadcast) == 0 &&
                    zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, topic, sizeof topic) == 0 && zmq_connect(handle->in, pub) == 0 &&
                    zmq_connect(handle->out, pull) == 0;

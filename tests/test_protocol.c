@@ -545,14 +545,14 @@ static void test_sent_again_once_in_a_round_trip(void **state) {
   }
   assert_int_equal(core->flights_sent, 3);
   uint32_t before = core->probe;
-  messaging__worker_told(core, before, true);
+  messaging__worker_told(core, before, true, l->now);
   messaging__worker_pump(core, l->now);
   assert_int_equal(core->stats.batches_repeated, 3);
-  messaging__worker_told(core, before, true);
+  messaging__worker_told(core, before, true, l->now);
   messaging__worker_pump(core, l->now);
   assert_int_equal(core->stats.batches_repeated, 3);
   l->lose_up[MESSAGING__RELAY] = 0;
-  messaging__worker_told(core, core->probe, false); /* the repetition did not arrive either */
+  messaging__worker_told(core, core->probe, false, l->now); /* the repetition did not arrive either */
   assert_int_equal(core->stats.batches_repeated, 6);
   pass(l, 1000);
   CHECK_TAKE(&l->ends[0], 1, 2, 3);
@@ -1135,6 +1135,33 @@ static void test_silent_supervisor(void **state) {
   free_net(l);
 }
 
+/* Connections that bring nothing, or take nothing anywhere, are made anew; those that are only idle are not. */
+static void test_useless_connections(void **state) {
+  (void)state;
+  net *l = joined(1);
+  messaging__worker *core = &l->ends[1].core;
+  pass(l, 30000);
+  assert_false(core->renew);
+  l->ends[1].mute = true;
+  tell(&l->ends[1], 1);
+  pass(l, 4000);
+  assert_false(core->renew);
+  pass(l, 2000);
+  assert_true(core->renew); /* heartbeats come, and no answer */
+  l->ends[1].mute = core->renew = false;
+  pass(l, 3000);
+  CHECK_TAKE(&l->ends[0], 1);
+  l->ends[1].deaf = true;
+  pass(l, 3000);
+  assert_false(core->renew);
+  pass(l, 4000);
+  assert_true(core->renew);
+  core->renew = l->ends[1].deaf = false;
+  pass(l, 30000);
+  assert_false(core->renew);
+  free_net(l);
+}
+
 /* Termination that was asked for is not taken back by a silence. */
 static void test_silence_after_termination(void **state) {
   (void)state;
@@ -1310,6 +1337,7 @@ int main(void) {
       cmocka_unit_test(test_other_message_limit),
       cmocka_unit_test(test_silence),
       cmocka_unit_test(test_silent_supervisor),
+      cmocka_unit_test(test_useless_connections),
       cmocka_unit_test(test_silence_after_termination),
       cmocka_unit_test(test_stale_frames),
       cmocka_unit_test(test_truncated_frames),
