@@ -16,8 +16,7 @@ JOBS ?= $(shell nproc 2> /dev/null || echo 2)
 
 -include bench/bench.mk
 -include bench/portfolio/portfolio.mk
--include tests/install.mk
--include tests/sim.mk
+-include $(wildcard tests/*.mk)
 
 deps: ## installs what tests and benchmark need from the distribution (Debian 12 and its relatives; asks for root)
 	@tests/deps.sh
@@ -33,7 +32,6 @@ TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c)) \
 TEST_SCRIPTS := $(wildcard tests/test_*.sh)
 SIMULATOR := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/sim.c))
 UNITS := $(wildcard tests/units/*.c)
-SEEDS ?= 20000
 
 # Goals run one after the other even with -j.
 AFTER_DEPS := $(filter deps,$(MAKECMDGOALS))
@@ -56,11 +54,7 @@ valgrind: | $(AFTER_DEPS) ## the tests under valgrind (slow)
 	@MESSAGING_TEST_SCALE=20 WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --fair-sched=yes" \
 	  $(RUN_TESTS) $(TEST_PROGRAMS)
 
-fuzz: | $(AFTER_DEPS) ## the protocol in SEEDS (20000) simulated worlds
-	$(MAKE_TESTS) programs
-	$(if $(SIMULATOR),$(SIMULATOR) SEEDS=$(SEEDS),@echo "no simulator here"; exit 1)
-
-.PHONY: help deps test asan tsan valgrind fuzz programs sanitized clean
+.PHONY: help deps test asan tsan valgrind programs sanitized clean
 
 programs: $(TEST_PROGRAMS) $(SIMULATOR)
 
