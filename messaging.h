@@ -241,9 +241,10 @@ typedef struct {
   uint64_t duplicates;        /* batches that had arrived before */
   uint64_t stale;             /* frames of another session or generation, or of an unlisted worker */
   uint64_t malformed;         /* frames and payloads that were skipped as MESSAGING_EBADMSG */
-  uint64_t refused;           /* announcements that were refused, batches that found no room and were left to be sent again */
+  uint64_t refused;           /* announcements and connections that were refused (of these, who knows the supervisor's key and has a wrong one of
+                                 its own: what fails before, libzmq refuses and does not tell), batches that found no room */
   uint64_t wakeups;           /* times that the background thread woke */
-  uint64_t errors_dropped;    /* reports that found the queue to the error handler full */
+  uint64_t errors_dropped;    /* reports that found the queue to the error handler full, or of EBADMSG, EAUTH or EVERSION the 65th of a second on */
   size_t outbox_bytes, outbox_bytes_max;   /* sent here, not yet accepted by the supervisor; and the limit */
   size_t inbox_bytes, inbox_bytes_max;     /* delivered here, not yet received by the application; and the limit */
   size_t history_bytes, history_bytes_max; /* supervisor: relay messages kept; and the limit */

@@ -209,7 +209,7 @@ enum {
   MESSAGING__LAST_ROUNDS = 64,              /* steps in which frames are taken before a death is handled */
   MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
   MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
-  MESSAGING__REPORTS_FLOOD = 64,            /* of them, those that a peer can cause at will */
+  MESSAGING__REPORTS_FLOOD = 64,            /* of them, and in a second, those that a peer can cause at will */
   MESSAGING__RECV_MESSAGES = 4096,          /* in one batch of recv, if more than one frame is there */
   MESSAGING__RECV_BYTES = 1024 * 1024,
   MESSAGING__ZONE_BYTES_MAX = 1024 * 1024   /* of what is kept from one batch of recv to the next */
@@ -3522,6 +3522,7 @@ typedef struct {
   messaging__ring reports; /* of messaging__reported */
   uint32_t reports_count;
   uint64_t reports_dropped, wakeups;
+  uint64_t flood_second, flood; /* reports in that second that a peer can cause at will */
   messaging_error_fn *on_error;
   void *user;
   messaging__arena *spare; /* an arena to be used again */
@@ -3551,6 +3552,14 @@ static inline void messaging__drain(int fd) {
 
 /* ---- Shell: what the protocol asks of it ---- */
 
+/* Whether this second still has room for a report that a peer can cause at will. */
+static inline bool messaging__calm(messaging__handle *handle) {
+  uint64_t second = messaging__now_ms() / 1000;
+  if (handle->flood_second != second) handle->flood = 0;
+  handle->flood_second = second;
+  return ++handle->flood <= MESSAGING__REPORTS_FLOOD;
+}
+
 static inline void messaging__shell_report(void *self, const messaging_error *error) {
   messaging__handle *handle = (messaging__handle *)self;
   messaging__reported entry;
@@ -3561,7 +3570,7 @@ static inline void messaging__shell_report(void *self, const messaging_error *er
   bool flood = error->status == MESSAGING_EBADMSG || error->status == MESSAGING_EAUTH || error->status == MESSAGING_EVERSION;
   pthread_mutex_lock(&handle->reports_lock);
   size_t limit = flood ? MESSAGING__REPORTS_FLOOD : MESSAGING__REPORTS_MAX;
-  bool kept = handle->reports.count < limit && messaging__ring_push(&handle->reports, &entry);
+  bool kept = (!flood || messaging__calm(handle)) && handle->reports.count < limit && messaging__ring_push(&handle->reports, &entry);
   if (!kept) handle->reports_dropped++;
   bool first = kept && handle->reports.count == 1;
   MESSAGING__STORE(&handle->reports_count, (uint32_t)handle->reports.count);
