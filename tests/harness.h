@@ -397,7 +397,10 @@ typedef enum {
   DO_UPDATE
 } command_type;
 
-enum { WORKERS_MAX = 24 };
+#ifndef HARNESS_WORKERS_MAX
+#define HARNESS_WORKERS_MAX 24
+#endif
+enum { WORKERS_MAX = HARNESS_WORKERS_MAX };
 
 typedef struct {
   command_type type;
