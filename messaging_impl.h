@@ -2401,6 +2401,7 @@ struct messaging__peer {
   messaging__who who; /* nonce 0: no incarnation known */
   messaging__peer_state state;
   uint64_t former[MESSAGING__NONCES_MAX]; /* nonces of incarnations that are over: their late announcements are ignored */
+  uint64_t unseated;                      /* nonce of one that was welcomed and has not spoken, when another announced itself */
   uint64_t refused;                       /* nonce that was last refused, and reported */
   bool confirmed;                         /* it has spoken in this generation: it has its welcome */
   bool silent;                            /* reported as lost, may come back */
@@ -2755,6 +2756,7 @@ static inline void messaging__peer_reset(messaging__im *im, messaging__peer *pee
 static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer, uint64_t nonce, uint64_t now) {
   if (!messaging__map_reserve(&im->by_nonce, im->by_nonce.count + 1)) return; /* it announces itself again */
   if (peer->state == MESSAGING__LEFT) im->live++;
+  peer->unseated = peer->state == MESSAGING__ACTIVE && !peer->confirmed ? peer->who.nonce : 0;
   messaging__peer_forget_nonce(im, peer);
   messaging__peer_reset(im, peer);
   im->held = messaging__earlier(im->held, peer->has);
@@ -3014,11 +3016,22 @@ static inline bool messaging__im_report(messaging__im *im, messaging__peer *peer
   return true;
 }
 
+/* Whoever speaks first in the session has the id. So an incarnation whose welcome was followed by another's announcement, which may be a late
+ * one of the dead, takes its place again, unless the other has spoken. */
+static inline messaging__peer *messaging__im_unseated(messaging__im *im, int64_t id, uint64_t nonce, uint64_t now) {
+  if (id < INT32_MIN || id > INT32_MAX) return NULL;
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key((pid_t)id));
+  if (!peer || peer->state != MESSAGING__ACTIVE || peer->confirmed || peer->unseated != nonce || nonce == 0) return NULL;
+  messaging__im_accept(im, peer, nonce, now);
+  return peer->who.nonce == nonce ? peer : NULL;
+}
+
 /* Finds who sent a frame. Somebody of this session who is not on the list is told so. */
 static inline messaging__peer *messaging__im_sender(messaging__im *im, const messaging__envelope *envelope, int64_t id, uint64_t nonce,
                                                     uint64_t now) {
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, nonce);
   bool ours = memcmp(envelope->session, im->era.session, 16) == 0;
+  if (ours && !peer && envelope->generation == im->era.generation) peer = messaging__im_unseated(im, id, nonce, now);
   if (ours && peer && peer->who.id == id && envelope->generation == im->era.generation) {
     messaging__im_heard(im, peer, now);
     return peer;

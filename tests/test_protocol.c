@@ -1047,6 +1047,37 @@ static void test_two_announcements(void **state) {
   free_net(l);
 }
 
+/* An announcement of a dead incarnation that comes late does not unseat its heir, which was welcomed before and speaks first. */
+static void test_late_announcement_of_the_dead(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 1);
+  end *heir = open_worker(l, 1);
+  l->lose_up[MESSAGING__REPORT] = 1;
+  settle(l);
+  assert_int_equal(heir->core.state, MESSAGING__JOINED);
+  assert_int_equal(l->im.joined, 0);
+  messaging__who dead = {101, 7, 77};
+  messaging__writer hello;
+  messaging__frame_begin(&hello, NULL, 'U', MESSAGING__HELLO, NULL);
+  messaging__put_tag(&hello, 0x94);
+  messaging__put_who(&hello, &dead);
+  messaging__put_uint(&hello, l->options.message_bytes_max);
+  messaging__slice frame = {NULL, hello.bytes, hello.size};
+  messaging__im_receive(&l->im, frame, l->now);
+  tell(heir, 1);
+  pass(l, 2000);
+  assert_int_equal(heir->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(&l->ends[0], 1);
+  messaging__im_receive(&l->im, frame, l->now); /* later still: the seat is taken */
+  pass(l, 2000);
+  tell(heir, 2);
+  settle(l);
+  CHECK_TAKE(&l->ends[0], 2);
+  free_net(l);
+}
+
 static void test_wrong_kind(void **state) {
   (void)state;
   net *l = joined(0);
@@ -1333,6 +1364,7 @@ int main(void) {
       cmocka_unit_test(test_second_claimant),
       cmocka_unit_test(test_claimed_nonce),
       cmocka_unit_test(test_two_announcements),
+      cmocka_unit_test(test_late_announcement_of_the_dead),
       cmocka_unit_test(test_wrong_kind),
       cmocka_unit_test(test_other_message_limit),
       cmocka_unit_test(test_silence),
