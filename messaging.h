@@ -60,6 +60,9 @@
 #include <sys/types.h>
 #include <zmq.h>
 
+#if !defined(_POSIX_C_SOURCE) || _POSIX_C_SOURCE < 200809L
+#error "messaging.h needs POSIX 2008: compile with -std=gnu11, or add -D_POSIX_C_SOURCE=200809L"
+#endif
 #if ZMQ_VERSION < ZMQ_MAKE_VERSION(4, 3, 3)
 #error "messaging.h needs libzmq 4.3.3 or newer"
 #endif

@@ -4304,8 +4304,8 @@ static inline void messaging__close_inherited(const char *pub, const char *pull)
   if (messaging__each_bound(pub, pull, messaging__is_foreign_listener)) messaging__each_bound(pub, pull, messaging__close_bound);
 }
 
-/* Whether somebody listens on a path. */
-static inline bool messaging__listens(const char *path) {
+/* Whether somebody listens on a path who is not that dead process. */
+static inline bool messaging__listens(const char *path, pid_t dead) {
   struct sockaddr_un name;
   memset(&name, 0, sizeof name);
   name.sun_family = AF_UNIX;
@@ -4314,6 +4314,9 @@ static inline bool messaging__listens(const char *path) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;
   bool listens = connect(fd, (struct sockaddr *)&name, sizeof name) == 0 || errno == EAGAIN;
+  messaging__credentials creator = {0, 0, 0};
+  socklen_t size = sizeof creator;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &creator, &size) == 0 && creator.pid == dead) listens = false; /* a fork of it holds the socket */
   close(fd);
   return listens;
 }
@@ -4327,7 +4330,7 @@ static inline void messaging__watch_supervisor(messaging__handle *handle, const 
   if (pid <= 0) return;
   handle->worker.supervisor.id = (pid_t)pid;
   handle->peer_fd = pidfd_open((pid_t)pid, 0);
-  bool dead = handle->peer_fd < 0 && errno == ESRCH && !messaging__listens(pub_path);
+  bool dead = handle->peer_fd < 0 && errno == ESRCH && !messaging__listens(pub_path, (pid_t)pid);
   if (handle->peer_fd >= 0) {
     handle->worker.watched = messaging__epoll(handle, EPOLL_CTL_ADD, handle->peer_fd, EPOLLIN, MESSAGING__EVENT_PEER, 0);
   } else if (dead) {

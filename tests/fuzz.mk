@@ -15,7 +15,7 @@ fuzz: $(TARGET:%=build/fuzz/fuzz-%) ## fuzzes what reads a peer's bytes, TIME (6
 	@set -e; for target in $(TARGET); do \
 	  mkdir -p build/fuzz/found build/fuzz/corpus-$$target; \
 	  echo "fuzz: $$target for $(TIME) seconds; log in build/fuzz/$$target.log"; \
-	  if ! build/fuzz/fuzz-$$target -max_total_time=$(TIME) -print_final_stats=1 $(FUZZ_OPTIONS)$$target- \
+	  if ! ASAN_OPTIONS=quarantine_size_mb=16 build/fuzz/fuzz-$$target -max_total_time=$(TIME) -print_final_stats=1 $(FUZZ_OPTIONS)$$target- \
 	    build/fuzz/corpus-$$target tests/fuzz/corpus/$$target > build/fuzz/$$target.log 2>&1; then \
 	    grep -E '^fuzz:|ERROR|SUMMARY|Test unit' build/fuzz/$$target.log; exit 1; fi; \
 	  sed -n 's/^stat::number_of_executed_units: */  executions: /p; s/^#.*DONE *cov: \([0-9]*\).*/  edges: \1/p' build/fuzz/$$target.log; \

@@ -1329,6 +1329,77 @@ static void test_damaged_frames(void **state) {
   }
 }
 
+/* Announcements of workers that nobody lists are kept up to a bound; beyond it the oldest is dropped, which is safe since it is said again. */
+static void test_many_announcements(void **state) {
+  (void)state;
+  net *l = joined(1);
+  for (uint32_t i = 0; i <= MESSAGING__PARKED_MAX; i++) {
+    messaging__writer writer;
+    messaging__who who = {-1000 - (pid_t)i, 7, 5000 + i};
+    messaging__frame_begin(&writer, NULL, 'U', MESSAGING__HELLO, NULL);
+    messaging__put_tag(&writer, 0x94);
+    messaging__put_who(&writer, &who);
+    messaging__put_uint(&writer, l->options.message_bytes_max);
+    messaging__im_receive(&l->im, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
+  }
+  assert_int_equal(l->im.parked.count, MESSAGING__PARKED_MAX);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){-1001, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){-1000, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(l->im.parked.count, MESSAGING__PARKED_MAX - 1);
+  size_t peers = l->im.peers.count;
+  assert_true(messaging__im_peer(&l->im, peers - 2)->state == MESSAGING__ACTIVE && messaging__im_peer(&l->im, peers - 1)->state == MESSAGING__LISTED);
+  free_net(l);
+}
+
+/* An id that is on the list is not added again, unless its process has died, also when nobody has noticed that yet. */
+static void test_add_again(void **state) {
+  (void)state;
+  net *l = joined(2);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){-5, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){-5, 7}, l->now), MESSAGING_EINVAL);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_EINVAL);
+  l->ends[1].dead = true;
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 2); /* as it was, and as it is listed: it is dead still */
+  assert_int_equal(l->im.live, 2);
+  l->ends[1].dead = false;
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_OK);
+  assert_int_equal(l->im.live, 3);
+  free_net(l);
+}
+
+/* What every downward frame ends with, cut off or of no generation: skipped, and nothing is taken of it. */
+static void test_damaged_news(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  messaging__era none = e->core.era;
+  messaging__who other = {102, 7, 77};
+  none.generation = 0;
+  for (int what = 0; what < 4; what++) {
+    messaging__writer writer;
+    uint64_t malformed = e->core.stats.malformed;
+    if (what == 2) e->core.state = MESSAGING__ANNOUNCING;
+    messaging__frame_begin(&writer, what == 2 ? &e->who : NULL, 'B', what == 2 ? MESSAGING__WELCOME : MESSAGING__HEARTBEAT, what == 2 ? &none : &e->core.era);
+    messaging__put_tag(&writer, what == 2 ? 0x98 : 0x95);
+    for (int i = 0; i < (what == 2 ? 3 : 0); i++) messaging__put_uint(&writer, 1); /* expected, window, probe */
+    messaging__put_uint(&writer, what == 3 ? 0 : 1);                              /* next, which is never 0 */
+    messaging__put_uint(&writer, what == 3 ? 0 : 1);
+    for (int i = 0; i < 2; i++) messaging__put_uint(&writer, 0); /* ack_ms, flags */
+    messaging__put_tag(&writer, what < 2 ? 0x91 : 0x90);
+    if (what < 2) {
+      messaging__put_tag(&writer, 0x93);
+      messaging__put_who(&writer, &other);
+    }
+    messaging__worker_receive(&e->core, (messaging__slice){NULL, writer.bytes, writer.size - (what == 0)}, l->now);
+    if (what == 2) e->core.state = MESSAGING__JOINED;
+    assert_int_equal(e->core.stats.malformed, malformed + (what != 1));
+    assert_int_equal(e->inbox.terminated, what >= 1);
+  }
+  assert_int_equal(e->core.era.generation, 1);
+  free_net(l);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_join),
@@ -1374,6 +1445,9 @@ int main(void) {
       cmocka_unit_test(test_stale_frames),
       cmocka_unit_test(test_truncated_frames),
       cmocka_unit_test(test_damaged_frames),
+      cmocka_unit_test(test_many_announcements),
+      cmocka_unit_test(test_add_again),
+      cmocka_unit_test(test_damaged_news),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,8 +35,8 @@ static void many_workers(void **state) {
   assert_null(find_report(w->log, MESSAGING_ELOST, ANYBODY));
   assert_ok(bus_exit(&w->im));
   for (size_t i = 0; i < crowd; i++) dismiss(&w->workers[i]);
-  happened("joined in %.1f s, %d deliveries in %.1f s, left in %.1f s", (double)(joined - began) / 1000, (int)(crowd * crowd), (double)(relayed - joined) / 1000,
-           (double)(now_ms() - relayed) / 1000);
+  happened("joined in %.1f s, %d deliveries in %.1f s, left in %.1f s", (double)(joined - began) / 1000, (int)(crowd * crowd),
+           (double)(relayed - joined) / 1000, (double)(now_ms() - relayed) / 1000);
 }
 
 static const row crowd_rows[] = {

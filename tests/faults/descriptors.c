@@ -126,8 +126,8 @@ static const row descriptors_rows[] = {
     ROW(tiny_limits_im, .must = "ESYS or OK, never a signal", .quick = true),
     ROW(tiny_limits_worker, .must = "ESYS or OK, never a signal"),
     ROW(soft_limit_is_raised, .injected = "soft limit 20, hard limit 200", .must = "the soft one is raised: OK"),
-    ROW(more_workers_than_fit, .injected = "run_im and update with 100 workers and 180 descriptors", .must = "ESYS, says how many; nothing changed, 10 run",
-        .quick = true),
+    ROW(more_workers_than_fit, .injected = "run_im and update with 100 workers and 180 descriptors",
+        .must = "ESYS, says how many; nothing changed, 10 run", .quick = true),
 };
 
 GROUP(descriptors_group, "7. Few descriptors", descriptors_rows);

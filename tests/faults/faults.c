@@ -214,6 +214,7 @@ int main(int argc, char **argv) {
   (void)rmdir(folder);
   int major, minor, patch;
   zmq_version(&major, &minor, &patch);
-  print_message("faults: %u passed, %u failed, %u skipped, %u known limits of libzmq %d.%d.%d\n", passed, failed, skipped, limits, major, minor, patch);
+  print_message("faults: %u passed, %u failed, %u skipped, %u known limits of libzmq %d.%d.%d\n", passed, failed, skipped, limits,
+                major, minor, patch);
   return failed > 0 || passed == 0;
 }

@@ -102,8 +102,8 @@ static void files_moved_and_put_back(void **state) {
 }
 
 static const row files_rows[] = {
-    ROW(files_deleted_while_connected, .injected = "both sockets' files deleted while workers are connected", .must = "they go on; exit OK, nothing is left behind",
-        .quick = true),
+    ROW(files_deleted_while_connected, .injected = "both sockets' files deleted while workers are connected",
+        .must = "they go on; exit OK, nothing is left behind", .quick = true),
     ROW(files_deleted_before_a_late_worker, .injected = "files deleted before a late worker connects",
         .must = "its calls end by their own deadlines, exit ETIMEDOUT", .quick = true),
     ROW(files_moved_and_put_back, .injected = "files away while a late worker connects, then back", .must = "it joins and gets everything"),

@@ -100,8 +100,8 @@ static void attach(const puppet *target, const fault *f) {
   assert_true(tracer >= 0);
   if (tracer == 0) {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)execlp("strace", "strace", "-f", "-qq", "-o", log, "-e", trace, "-e", "inject=sched_yield:retval=77", "-e", inject, "-e", "signal=none", "-p", pid,
-                 (char *)NULL);
+    (void)execlp("strace", "strace", "-f", "-qq", "-o", log, "-e", trace, "-e", "inject=sched_yield:retval=77", "-e", inject, "-e",
+                 "signal=none", "-p", pid, (char *)NULL);
     _exit(127);
   }
 }
@@ -183,7 +183,8 @@ static void make_stage(void) {
 /* The statuses by which a call may say that the system failed it. */
 static void check_status(const fault *f, messaging_status status) {
   if (f->when) assert_status(f->expected, status);
-  bool clear = status == MESSAGING_OK || status == MESSAGING_ESYS || status == MESSAGING_ENOMEM || status == MESSAGING_EBIND || status == MESSAGING_ECONNECT;
+  bool clear = status == MESSAGING_OK || status == MESSAGING_ESYS || status == MESSAGING_ENOMEM || status == MESSAGING_EBIND ||
+               status == MESSAGING_ECONNECT;
   if (!clear) fail_msg("%s gives %s", the_stage->call, status_name(status));
 }
 
@@ -275,7 +276,8 @@ static const row inject_rows[] = {
     NTH_OF_WORKER(3, .calls = "connect", .error = "ECONNREFUSED", .name = "connect"),
     NTH_OF_SUPERVISOR(3, .calls = "?mkdir,mkdirat", .error = "ENOSPC", .name = "mkdir of the socket folder"),
     ROW(call_fails, .must = "init_im gives EBIND, at $TMPDIR and /tmp",
-        .data = &(const fault){.calls = "?mkdir,mkdirat", .error = "ENOSPC", .name = "mkdir", .when = "1+", .supervisor = true, .expected = MESSAGING_EBIND}),
+        .data = &(const fault){.calls = "?mkdir,mkdirat", .error = "ENOSPC", .name = "mkdir", .when = "1+", .supervisor = true,
+                                .expected = MESSAGING_EBIND}),
     NTH_OF_SUPERVISOR(3, .calls = "bind", .error = "ENOSPC", .name = "bind in the socket folder"),
     STORM_AT_BOTH(.calls = "?poll,ppoll", .name = "poll"),
     STORM_AT_BOTH(.calls = "?epoll_wait,epoll_pwait", .name = "epoll_wait"),

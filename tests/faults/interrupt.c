@@ -23,7 +23,8 @@ static atomic_uint calls;
 
 static bool signals_are_blocked(void) {
   sigset_t blocked;
-  return pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 && sigismember(&blocked, SIGUSR1) && sigismember(&blocked, SIGALRM) && sigismember(&blocked, SIGINT);
+  if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0) return false;
+  return sigismember(&blocked, SIGUSR1) && sigismember(&blocked, SIGALRM) && sigismember(&blocked, SIGINT);
 }
 
 /* Sockets are bound and connected with all signals blocked, or else with a second attempt. All other calls are ready for EINTR at any time. */

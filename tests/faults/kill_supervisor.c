@@ -4,12 +4,33 @@
 
 enum { WORKERS = 3, EACH = 40, OWN = 40, TOTAL = WORKERS * EACH + OWN };
 
-enum point { AFTER_INIT_IM = 1, AFTER_FIRST_FORK, AFTER_FORKS, AFTER_RUN_IM, AFTER_FIRST_SEND, AFTER_FIRST_JOIN, AFTER_ALL_JOINED, AFTER_RECEIVING, AFTER_FLUSH,
-             AFTER_TERMINATE, AFTER_EXIT };
+enum point {
+  AFTER_INIT_IM = 1,
+  AFTER_FIRST_FORK,
+  AFTER_FORKS,
+  AFTER_RUN_IM,
+  AFTER_FIRST_SEND,
+  AFTER_FIRST_JOIN,
+  AFTER_ALL_JOINED,
+  AFTER_RECEIVING,
+  AFTER_FLUSH,
+  AFTER_TERMINATE,
+  AFTER_EXIT
+};
 
-static const char *const point_names[] = {"nowhere",        "after init_im",         "after the first fork", "after all forks", "after run_im",
-                                          "after its first send", "after the first worker joined", "after all joined",
-                                          "after receiving everything", "after flush", "after send_term_message", "after exit"};
+static const char *const point_names[] = {
+    [AFTER_INIT_IM] = "after init_im",
+    [AFTER_FIRST_FORK] = "after the first fork",
+    [AFTER_FORKS] = "after all forks",
+    [AFTER_RUN_IM] = "after run_im",
+    [AFTER_FIRST_SEND] = "after its first send",
+    [AFTER_FIRST_JOIN] = "after the first worker joined",
+    [AFTER_ALL_JOINED] = "after all joined",
+    [AFTER_RECEIVING] = "after receiving everything",
+    [AFTER_FLUSH] = "after flush",
+    [AFTER_TERMINATE] = "after send_term_message",
+    [AFTER_EXIT] = "after exit",
+};
 
 typedef struct {
   messaging_status made, ran, end, send, exit; /* end: what ended its wait for the end */
@@ -175,7 +196,8 @@ static void tell_what_happened(const world *w, bool killed) {
     if (relays < least) least = relays;
     if (relays > most) most = relays;
   }
-  happened("%d of %d saw termination, %s; they have %d to %d relays, alike", WORKERS, WORKERS, killed ? atomic_load(&the_stage->leaving) ? "then ELOST or a goodbye" : "then ELOST" : "a goodbye", (int)least, (int)most);
+  const char *then = !killed ? "a goodbye" : atomic_load(&the_stage->leaving) ? "then ELOST or a goodbye" : "then ELOST";
+  happened("%d of %d saw termination, %s; they have %d to %d relays, alike", WORKERS, WORKERS, then, (int)least, (int)most);
 }
 
 static void play_a_killed_supervisor(world *w) {
@@ -228,6 +250,44 @@ static void supervisor_killed_at_frame(void **state) {
   play_a_killed_supervisor(*state);
 }
 
+/* ---- A fork that still holds its sockets ---------------------------------------------------------------------------------- */
+
+/* Dies at once, but for a child that was forked before and has called nothing yet. */
+static int supervisor_with_a_heavy_sleeper(const puppet *self, const command *cue) {
+  bus_ctx *im;
+  (void)self;
+  (void)cue;
+  if (bus_init_im(&im, &the_stage->addresses, NULL) != MESSAGING_OK) return 1;
+  pid_t pid = fork();
+  while (pid == 0) (void)pause();
+  the_stage->pids[0] = pid;
+  die();
+  return 0;
+}
+
+/* The address answers, since the sleeper has inherited the listening socket; the supervisor is dead all the same. */
+static void supervisor_killed_while_a_fork_sleeps(void **state) {
+  world *w = *state;
+  if (SANITIZED) {
+    skip_row("sanitizers do not bear a fork while threads run");
+    return;
+  }
+  (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+  the_stage = mmap(NULL, sizeof *the_stage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  assert_true(the_stage != MAP_FAILED);
+  puppet *im = cast(w, 9, supervisor_with_a_heavy_sleeper), *late = cast(w, 1, orphan);
+  give_cue(w, im);
+  assert_true(WIFSIGNALED(bury(im)));
+  give_cue(w, late);
+  int status = bury(late);
+  (void)kill(the_stage->pids[0], SIGKILL);
+  assert_int_equal(waitpid(the_stage->pids[0], NULL, 0), the_stage->pids[0]);
+  assert_int_equal(status, 0);
+  check_orphan(&the_stage->outcomes[0], true);
+  happened("termination, then ELOST");
+  (void)munmap(the_stage, sizeof *the_stage);
+}
+
 #define SEEN "every worker sees termination, then ELOST; they agree"
 #define POINT(n, is_quick) ROW(supervisor_killed_at_point, .must = SEEN, .argument = n, .quick = is_quick)
 
@@ -236,6 +296,8 @@ static const row kill_supervisor_rows[] = {
     POINT(AFTER_FIRST_SEND, false), POINT(AFTER_FIRST_JOIN, true),  POINT(AFTER_ALL_JOINED, false), POINT(AFTER_RECEIVING, false),
     POINT(AFTER_FLUSH, false),     POINT(AFTER_TERMINATE, true),
     ROW(supervisor_killed_at_point, .must = "every worker sees termination: it had left", .argument = AFTER_EXIT),
+    ROW(supervisor_killed_while_a_fork_sleeps, .injected = "supervisor, kill -9 while a fork of it holds its sockets",
+        .must = "a worker that comes then sees termination, then ELOST"),
     ROW(supervisor_killed_at_frame, .must = SEEN, .numbered_to = 40),
 };
 

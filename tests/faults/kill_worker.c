@@ -4,10 +4,31 @@
 
 enum { BYSTANDERS = 2, EACH = 200, BURST = 600 };
 
-enum point { BEFORE_INIT = 1, AFTER_INIT, AFTER_RUN, AFTER_FIRST_SEND, AFTER_JOINING, IN_A_BURST, AFTER_FLUSH, AFTER_RECEIVING, AFTER_TERMINATE, AFTER_EXIT };
+enum point {
+  BEFORE_INIT = 1,
+  AFTER_INIT,
+  AFTER_RUN,
+  AFTER_FIRST_SEND,
+  AFTER_JOINING,
+  IN_A_BURST,
+  AFTER_FLUSH,
+  AFTER_RECEIVING,
+  AFTER_TERMINATE,
+  AFTER_EXIT
+};
 
-static const char *const point_names[] = {"nowhere",        "before init_worker",      "after init_worker", "after run_worker", "after its first send", "after it joined",
-                                          "in a burst of sends", "after flush", "after receiving", "after send_term_message", "after exit"};
+static const char *const point_names[] = {
+    [BEFORE_INIT] = "before init_worker",
+    [AFTER_INIT] = "after init_worker",
+    [AFTER_RUN] = "after run_worker",
+    [AFTER_FIRST_SEND] = "after its first send",
+    [AFTER_JOINING] = "after it joined",
+    [IN_A_BURST] = "in a burst of sends",
+    [AFTER_FLUSH] = "after flush",
+    [AFTER_RECEIVING] = "after receiving",
+    [AFTER_TERMINATE] = "after send_term_message",
+    [AFTER_EXIT] = "after exit",
+};
 
 /* Where this process kills itself; 0: nowhere. */
 static size_t die_at_point, die_at_frame, die_at_exit_frame;
@@ -199,7 +220,8 @@ static const row kill_worker_rows[] = {
     POINT(AFTER_RECEIVING, false),
     POINT(AFTER_TERMINATE, false),
     ROW(worker_killed_at_point, .must = "no ELOST, since it had left; the others go on", .argument = AFTER_EXIT, .quick = true),
-    ROW(unlisted_worker_killed, .injected = "worker, kill -9 while it is not listed, listed afterwards", .must = "no report, then ELOST; the others go on"),
+    ROW(unlisted_worker_killed, .injected = "worker, kill -9 while it is not listed, listed afterwards",
+        .must = "no report, then ELOST; the others go on"),
     ROW(worker_killed_at_frame, .must = GO_ON, .numbered_to = 40),
     ROW(worker_killed_in_exit, .must = "ELOST, or left; the others have all that it sent", .numbered_to = 12),
 };

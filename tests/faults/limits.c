@@ -149,8 +149,8 @@ static void at_the_limit(void **state) {
 static const row idle_rows[] = {
     ROW(worker_never_receives, .injected = "a worker never receives while 30 MB pass",
         .must = "the others are not delayed; its inbox and memory (16 MB) are bounded"),
-    ROW(worker_holds_back_a_full_history, .injected = "it never receives, and the history is small", .must = "EFULL to who sends, not to it; then all arrive",
-        .quick = true),
+    ROW(worker_holds_back_a_full_history, .injected = "it never receives, and the history is small",
+        .must = "EFULL to who sends, not to it; then all arrive", .quick = true),
     ROW(supervisor_never_receives, .injected = "the supervisor's application never receives",
         .must = "relays pass; EFULL to the sender of outputs; memory is bounded"),
 };

@@ -15,7 +15,8 @@ static int count_wrong(bus_ctx *ctx) {
   messaging_output out = {.type = MESSAGING_PROGRESS};
   messaging_status got[] = {bus_run_im(ctx, NULL, 0, NULL, NULL), bus_run_worker(ctx, NULL, NULL), bus_send_relay_message(ctx, &f),
                             bus_send_output_message(ctx, &out), bus_send_term_message(ctx), bus_send_term_message_to(ctx, -4), bus_recv(ctx, &batch),
-                            bus_wait(ctx, -1), bus_flush(ctx, -1), bus_update_child_processes_list(ctx, &someone, 1), bus_add_child_process(ctx, someone),
+                            bus_wait(ctx, -1), bus_flush(ctx, -1), bus_update_child_processes_list(ctx, &someone, 1),
+                            bus_add_child_process(ctx, someone),
                             bus_purge_im_mailbox(ctx), bus_stats(ctx, &stats), bus_worker_stats(ctx, -4, &worker_stats)};
   int wrong = bus_fd(ctx) != -1 || bus_check_termination(ctx);
   for (size_t i = 0; i < sizeof got / sizeof got[0]; i++) wrong += got[i] != MESSAGING_EFORK;
@@ -125,14 +126,15 @@ static void supervisor_exits_right_after_send(void **state) {
 }
 
 static const row fork_rows[] = {
-    ROW(worker_forks, .injected = "a worker forks 50 times, the children use its handle", .must = "EFORK from every call; the parent goes on", .quick = true),
+    ROW(worker_forks, .injected = "a worker forks 50 times, the children use its handle",
+        .must = "EFORK from every call; the parent goes on", .quick = true),
 };
 
 static const row hasty_rows[] = {
     ROW(worker_exits_right_after_send, .must = "exit OK, and everything sent arrives", .argument = 1, .quick = true),
     ROW(worker_exits_right_after_send, .must = "exit OK, and everything sent arrives", .argument = 2000),
-    ROW(supervisor_exits_right_after_send, .injected = "the supervisor sends 5000, exits", .must = "exit OK, and everything sent arrives", .argument = 5000,
-        .quick = true),
+    ROW(supervisor_exits_right_after_send, .injected = "the supervisor sends 5000, exits", .must = "exit OK, and everything sent arrives",
+        .argument = 5000, .quick = true),
 };
 
 GROUP(fork_group, "12. A handle in a forked child", fork_rows);

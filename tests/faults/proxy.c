@@ -146,9 +146,10 @@ static puppet *cast_proxy(world *w, unsigned what) {
 }
 
 static void describe(unsigned what) {
-  const char *breaks = (what & CUT) && (what & TRUNCATE) ? "cuts, truncates mid-frame" : what & CUT ? "cuts" : what & TRUNCATE ? "truncates mid-frame" : "";
+  static const char *const breaks_names[] = {"", "cuts", "truncates mid-frame", "cuts, truncates mid-frame"};
+  const char *breaks = breaks_names[what & (CUT | TRUNCATE)], *streams = !(what & PULL) ? "pub" : !(what & PUB) ? "pull" : "pub and pull";
   const char *delays = what & DELAY ? "delays" : "";
-  injected("proxy %s%s%s on %s", breaks, *breaks && *delays ? ", " : "", delays, (what & PUB) && (what & PULL) ? "pub and pull" : what & PUB ? "pub" : "pull");
+  injected("proxy %s%s%s on %s", breaks, *breaks && *delays ? ", " : "", delays, streams);
 }
 
 /* Both workers and the supervisor talk; the first worker's bytes pass the proxy. */
@@ -180,8 +181,10 @@ static void proxy_between(void **state) {
   world seen = {.log = w->log, .count = 2};
   memcpy(seen.workers, &w->workers[1], 2 * sizeof(puppet));
   check_one_order(&seen, 2, 3 * each);
-  happened("%u cut, %u truncated, %u delayed, %u connections; %u relays once, in order", atomic_load(&the_proxy->cuts),
-           atomic_load(&the_proxy->truncations), delays < DELAYS_MAX ? delays : DELAYS_MAX, atomic_load(&the_proxy->connections), 3 * each);
+  messaging_stats im = im_stats(w), worker = stats_of(far);
+  happened("%u cut, %u truncated, %u delayed, %u connections, %u + %u batches again; %u relays once, in order", atomic_load(&the_proxy->cuts),
+           atomic_load(&the_proxy->truncations), delays < DELAYS_MAX ? delays : DELAYS_MAX, atomic_load(&the_proxy->connections),
+           (unsigned)worker.batches_repeated, (unsigned)im.batches_repeated, 3 * each);
   assert_ok(order(far, COMMAND(DO_EXIT)).status);
   assert_ok(order(near, COMMAND(DO_EXIT)).status);
   assert_ok(bus_exit(&w->im));

@@ -90,13 +90,14 @@ static void stops_all_the_while(void **state) {
 }
 
 static const row stop_rows[] = {
-    ROW(worker_stopped, .injected = "SIGSTOP of a worker while the others relay, SIGCONT", .must = "the others do not wait; no ELOST; it gets everything",
-        .argument = 200, .quick = true),
+    ROW(worker_stopped, .injected = "SIGSTOP of a worker while the others relay, SIGCONT",
+        .must = "the others do not wait; no ELOST; it gets everything", .argument = 200, .quick = true),
     ROW(worker_stopped, .injected = "the same, while more passes than fits into any queue of libzmq",
         .must = "the others do not wait; no ELOST; it gets everything", .argument = 12000),
     ROW(supervisor_stopped, .injected = "SIGSTOP of the supervisor for 5 silences, SIGCONT",
         .must = "sends go on, no call hangs, no termination; then all arrives", .quick = true),
-    ROW(stops_all_the_while, .injected = "SIGSTOP, SIGCONT of 2 of 6 workers, 40 times, while all talk", .must = "no ELOST; everything once and in one order"),
+    ROW(stops_all_the_while, .injected = "SIGSTOP, SIGCONT of 2 of 6 workers, 40 times, while all talk",
+        .must = "no ELOST; everything once and in one order"),
 };
 
 GROUP(stop_group, "3. Stopped processes", stop_rows);

@@ -189,8 +189,10 @@ static void signals_during_init(void **state) {
   }
   end_storm();
   unsigned elsewhere = atomic_load(&counts.elsewhere);
-  if (status != MESSAGING_OK) happened("in round %d %s gives %s; %u signals taken by other threads", (int)round + 1, call, status_name(status), elsewhere);
-  else happened("all OK; %u signals taken, %u by other threads", atomic_load(&counts.here), elsewhere);
+  if (status != MESSAGING_OK)
+    happened("in round %d %s gives %s; %u signals taken by other threads", (int)round + 1, call, status_name(status), elsewhere);
+  else
+    happened("all OK; %u signals taken, %u by other threads", atomic_load(&counts.here), elsewhere);
   assert_ok(status);
   assert_int_equal(elsewhere, 0);
   assert_true(atomic_load(&counts.here) >= 50);
@@ -200,7 +202,7 @@ static const row storm_rows[] = {
     ROW(signal_storm, .injected = "SIGALRM (5 kHz) and SIGUSR1, no SA_RESTART, at supervisor and worker",
         .must = "calls give no other status; no background thread takes one", .quick = true),
     ROW(signals_during_init, .must = "every call OK; no background thread takes one", .argument = 10, .quick = true),
-    ROW(signals_during_init, .must = "every call OK; no background thread takes one", .argument = 150),
+    ROW(signals_during_init, .must = "every call OK; no background thread takes one", .argument = 60),
 };
 
 GROUP(storm_group, "8. Signals", storm_rows);
