@@ -67,7 +67,7 @@ $(BUILD)/test_units: $(UNITS)
 
 $(BUILD)/%: tests/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 $(TEST_CFLAGS) $(CFLAGS) $(MESSAGING_CFLAGS) -MMD -MP -MT $@ -MF $@.d $(filter %.c,$^) -o $@ $(LDFLAGS) $(TEST_LIBS)
+	$(CC) -std=gnu11 $(TEST_CFLAGS) $(CFLAGS) $(MESSAGING_CFLAGS) -MMD -MP -MT $@ -MF $@.d $(filter $< tests/units/%.c,$^) -o $@ $(LDFLAGS) $(TEST_LIBS)
 
 $(BUILD)/%: tests/%.cpp Makefile
 	@mkdir -p $(@D)
