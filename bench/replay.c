@@ -6,7 +6,6 @@
  * machine was too busy to tell whether something was lost. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +14,11 @@
 
 #include "bare.h"
 #include "deaths.h"
+#include "machine.h"
 #include "oracle.h"
 #include "paced.h"
 #include "report.h"
+#include "scratch.h"
 #include "selftest.h"
 #include "speed.h"
 #include "tools.h"
@@ -183,24 +184,6 @@ static arguments read_arguments(int argc, char **argv) {
   return a;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at) {
-  (void)st, (void)type, (void)at;
-  return remove(path);
-}
-
-static char scratch[256];
-
-static void remove_scratch(void) { nftw(scratch, remove_entry, 8, FTW_DEPTH | FTW_PHYS); }
-
-/* A killed supervisor leaves its sockets behind, and this benchmark kills some: all of them go below one folder. */
-static void make_scratch(void) {
-  const char *below = getenv("TMPDIR");
-  snprintf(scratch, sizeof scratch, "%.200s/bench-XXXXXX", below && *below ? below : "/tmp");
-  if (!mkdtemp(scratch)) fail("%s: %s", scratch, strerror(errno));
-  setenv("TMPDIR", scratch, 1);
-  on_failure(remove_scratch);
-}
-
 static int self_test(const arguments *a) {
   selftest st = {0};
   test_perfect_records(&st, a->traces, a->trace_count);
@@ -213,9 +196,9 @@ static int bench(const arguments *a) {
   outcome *outcomes = checked_calloc(a->trace_count, sizeof *outcomes);
   selftest st = {0};
   int64_t begun_ns = now_ns(), repeat_us = REPEAT_S_MAX * INT64_C(1000000);
-  report_machine(stdout);
+  machine_print(stdout, "");
   fflush(stdout);
-  make_scratch();
+  scratch_make();
   for (size_t i = 0; i < a->trace_count; i++) {
     outcomes[i].t = a->traces[i];
     progress("recorded pace", i, a->trace_count, a->traces[i]->name);
@@ -230,7 +213,7 @@ static int bench(const arguments *a) {
   progress("deaths", 1, 2, "supervisors");
   deaths of_supervisors = deaths_of_supervisors();
   progress_end();
-  remove_scratch();
+  scratch_remove();
   report_paced(stdout, outcomes, a->trace_count, IDLE_MS_MAX);
   report_speed(stdout, outcomes, a->trace_count);
   report_deaths(stdout, outcomes, a->trace_count, &of_workers, &of_supervisors);

@@ -2,70 +2,14 @@
 #include "bus.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
+#include "machine.h"
 #include "report.h"
 #include "tools.h"
 
-#ifndef BENCH_FLAGS
-#define BENCH_FLAGS "unknown flags"
-#endif
-
 typedef unsigned long long count_t;
-
-/* ==== The machine ===================================================================================================== */
-
-static void cpu_name(char *out, size_t size) {
-  char line[256];
-  FILE *file = fopen("/proc/cpuinfo", "r");
-  snprintf(out, size, "unknown CPU");
-  while (file && fgets(line, sizeof line, file)) {
-    const char *colon = strchr(line, ':');
-    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
-    snprintf(out, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    break;
-  }
-  if (file) fclose(file);
-}
-
-static int core_count(void) {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-}
-
-#define TEXT(x) #x
-#define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
-
-static const char *compiler(void) {
-#ifdef __clang__
-  return "clang " VERSION_TEXT(__clang_major__, __clang_minor__, __clang_patchlevel__);
-#else
-  return "gcc " __VERSION__;
-#endif
-}
-
-static void zmq_name(char *out, size_t size) {
-  int major, minor, patch;
-  zmq_version(&major, &minor, &patch);
-  snprintf(out, size, "%d.%d.%d", major, minor, patch);
-}
-
-void report_machine(FILE *file) {
-  char cpu[128], zmq[32];
-  double load[1];
-  struct utsname os;
-  cpu_name(cpu, sizeof cpu);
-  zmq_name(zmq, sizeof zmq);
-  if (uname(&os) != 0) memset(&os, 0, sizeof os);
-  if (getloadavg(load, 1) != 1) load[0] = -1;
-  fprintf(file, "machine   %s, %d cores, %s %s, load average %.1f before\n", cpu, core_count(), os.sysname, os.release,
-          load[0]);
-  fprintf(file, "versions  messaging %s, libzmq %s, msgpack-c %s, %s, %s\n", MESSAGING_VERSION_STRING, zmq, msgpack_version(),
-          compiler(), BENCH_FLAGS);
-}
 
 /* ==== At the recorded pace ============================================================================================ */
 
@@ -230,14 +174,7 @@ static void close_csv(FILE *file) {
 
 static void csv_machine(const char *folder) {
   FILE *file = open_csv(folder, "machine.csv");
-  char cpu[128], zmq[32];
-  struct utsname os;
-  cpu_name(cpu, sizeof cpu);
-  zmq_name(zmq, sizeof zmq);
-  if (uname(&os) != 0) memset(&os, 0, sizeof os);
-  fprintf(file, "cpu,cores,kernel,messaging,libzmq,msgpack_c,compiler,flags\n");
-  fprintf(file, "\"%s\",%d,\"%s\",%s,%s,%s,\"%s\",\"%s\"\n", cpu, core_count(), os.release, MESSAGING_VERSION_STRING, zmq,
-          msgpack_version(), compiler(), BENCH_FLAGS);
+  machine_csv(file);
   close_csv(file);
 }
 

@@ -23,7 +23,6 @@ typedef struct { /* all that was measured with one trace */
   uint64_t bare_missed;
 } outcome;
 
-void report_machine(FILE *file);
 void report_paced(FILE *file, const outcome *outcomes, size_t count, int64_t idle_ms_max);
 void report_speed(FILE *file, outcome *outcomes, size_t count);
 void report_deaths(FILE *file, const outcome *outcomes, size_t count, const deaths *of_workers, const deaths *of_supervisors);

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what the tests and the benchmark need from the distribution, if it is missing.
+# Installs what the tests and the benchmarks need from the distribution, if it is missing.
 set -eu
 
-packages="gcc g++ clang libclang-rt-dev libc6-dev pkg-config libzmq3-dev libmsgpack-dev libcmocka-dev valgrind cmake python3 python3-zmq python3-msgpack libuv1-dev libcadical-dev strace iproute2"
+packages="gcc g++ clang libclang-rt-dev libc6-dev pkg-config libzmq3-dev libmsgpack-dev libcmocka-dev valgrind cmake python3 python3-zmq python3-msgpack libuv1-dev libcadical-dev strace iproute2 spin libnng-dev libnanomsg-dev libczmq-dev gnuplot-nox"
 
 if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
   missing=""

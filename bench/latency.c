@@ -1,0 +1,229 @@
+/* Round trips between two workers that wait for nothing else: sender, supervisor, receiver, supervisor, sender. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "tools.h"
+
+#define SIZE 64u
+#define WARM 100u
+#define LOAD_PERIOD_NS (NS_PER_MS)
+#define LOAD_MESSAGES 20u /* a period: 20,000 messages a second */
+#define SETTLE_MS 60
+
+enum { ASKER, ANSWERER, LOADER };
+
+typedef struct {
+  size_t bytes;
+  uint32_t count;         /* round trips, those that warm up included */
+  _Atomic bool finished;  /* the last answer has come, or did not */
+  uint32_t answered;
+  int64_t trip_ns[];
+} trips;
+
+/* ==== Roles =========================================================================================================== */
+
+typedef struct {
+  uint32_t from; /* of this sender */
+  uint32_t last; /* the newest */
+} hearing;
+
+static void hear(void *user, uint32_t tag, uint32_t seq) {
+  hearing *h = user;
+  if (tag == h->from) h->last = seq;
+}
+
+static bool await_seq(scene *s, void *end, hearing *h, uint32_t seq) {
+  while (h->last < seq)
+    if (s->system->recv(end, hear, h, RECEIVE_TIMEOUT_MS) == 0) return false;
+  return true;
+}
+
+static void put_one(scene *s, void *end, packet *m, uint32_t seq) {
+  packet_mark(m, seq);
+  s->system->send(end, m);
+  if (s->system->flush) s->system->flush(end);
+}
+
+static void ask(scene *s, void *end) {
+  trips *t = s->role_data;
+  packet m = packet_make(SIZE, ASKER);
+  hearing h = {ANSWERER, 0};
+  for (uint32_t i = 1; i <= t->count; i++) {
+    int64_t begun_ns = now_ns();
+    put_one(s, end, &m, i);
+    if (!await_seq(s, end, &h, i)) break;
+    t->trip_ns[i - 1] = now_ns() - begun_ns;
+    t->answered = i;
+  }
+  t->finished = true;
+  free(m.bytes);
+}
+
+static void answer(scene *s, void *end) {
+  trips *t = s->role_data;
+  packet m = packet_make(SIZE, ANSWERER);
+  hearing h = {ASKER, 0};
+  for (uint32_t i = 1; i <= t->count && await_seq(s, end, &h, i); i++) put_one(s, end, &m, i);
+  free(m.bytes);
+}
+
+static void ignore(void *user, uint32_t tag, uint32_t seq) { (void)user, (void)tag, (void)seq; }
+
+static void load(scene *s, void *end) {
+  trips *t = s->role_data;
+  packet m = packet_make(SIZE, LOADER);
+  int64_t at_ns = now_ns();
+  for (uint32_t seq = 1; !t->finished; at_ns += LOAD_PERIOD_NS) {
+    for (uint32_t i = 0; i < LOAD_MESSAGES; i++) {
+      packet_mark(&m, seq++);
+      s->system->send(end, &m);
+    }
+    if (s->system->flush) s->system->flush(end);
+    while (s->system->recv(end, ignore, NULL, 0) > 0) {
+    }
+    sleep_until_ns(at_ns);
+  }
+  free(m.bytes);
+}
+
+static void take_part(scene *s, uint32_t worker, void *end) {
+  if (worker == ASKER) ask(s, end);
+  else if (worker == ANSWERER) answer(s, end);
+  else load(s, end);
+}
+
+/* ==== A round ========================================================================================================= */
+
+typedef struct {
+  size_t systems;
+  const peer *system[16];
+  series p50_us[16], p99_us[16], max_us[16], cpu_us[16], sleeps[16];
+  unsigned invalid[16];
+} config;
+
+typedef struct {
+  bool loaded, one_core;
+  uint32_t count;
+} mode;
+
+static void note_round(config *c, size_t i, uint32_t round, const mode *m, trips *t, double cpu_ns, double sleeps, FILE *csv) {
+  bool valid = t->answered == t->count;
+  int64_t *sorted = t->trip_ns + WARM;
+  size_t count = valid ? t->count - WARM : 0;
+  sort_ns(sorted, count);
+  double p50 = (double)quantile_ns(sorted, count, 0.5) / 1e3, p90 = (double)quantile_ns(sorted, count, 0.9) / 1e3;
+  double p99 = (double)quantile_ns(sorted, count, 0.99) / 1e3, max = (double)quantile_ns(sorted, count, 1) / 1e3;
+  if (valid) {
+    series_add(&c->p50_us[i], p50);
+    series_add(&c->p99_us[i], p99);
+    series_add(&c->max_us[i], max);
+    series_add(&c->cpu_us[i], cpu_ns / t->count / 1e3);
+    series_add(&c->sleeps[i], sleeps / t->count);
+  }
+  c->invalid[i] += !valid;
+  if (csv)
+    fprintf(csv, "%s,%s,%d,%u,%u,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f\n", c->system[i]->name, m->loaded ? "load" : "idle", m->one_core ? 1 : 2,
+            t->count - WARM, round + 1, valid, p50, p90, p99, max, cpu_ns / t->count / 1e3, sleeps / t->count);
+}
+
+static void run_system(config *c, size_t i, uint32_t round, const mode *m, FILE *csv) {
+  size_t bytes = sizeof(trips) + (m->count + WARM) * sizeof(int64_t);
+  trips *t = shared_make(bytes);
+  t->count = m->count + WARM;
+  scene_plan plan = {.system = c->system[i], .workers = m->loaded ? 3 : 2, .size = SIZE, .one_core = m->one_core, .role = take_part, .role_data = t};
+  scene *s = scene_begin(&plan);
+  double cpu_ns = 0, sleeps = 0;
+  if (s) {
+    cpu_ns -= (double)scene_cpu_ns(s);
+    sleeps -= (double)scene_sleeps(s);
+    for (uint32_t w = s->workers; w > 0; w--) scene_go(s, w - 1);
+    scene_await(s, s->workers);
+    sleep_until_ns(now_ns() + SETTLE_MS * NS_PER_MS);
+    cpu_ns += (double)scene_cpu_ns(s);
+    sleeps += (double)scene_sleeps(s);
+    scene_end(s);
+  }
+  note_round(c, i, round, m, t, cpu_ns, sleeps, csv);
+  shared_release(t, bytes);
+}
+
+/* ==== Tables and goals ================================================================================================ */
+
+static const peer *const baseline = &peer_libzmq;
+
+static size_t position(const config *c, const peer *wanted) {
+  size_t i = 0;
+  while (i < c->systems && c->system[i] != wanted) i++;
+  return i;
+}
+
+static void print_config(const config *c, const mode *m, size_t base) {
+  printf("\n%s, %s: ratios over libzmq's\n", m->loaded ? "with 20,000 messages a second beside it" : "idle", m->one_core ? "one core" : "all cores");
+  printf("%-14s %-22s %-22s %-6s %9s %9s %9s %9s %7s %s\n", "system", "p50", "p99", "CPU", "p50, us", "p99, us",
+         "max, us", "CPU, us", "sleeps", "invalid");
+  for (size_t i = 0; i < c->systems; i++) {
+    spread p50 = series_ratio(&c->p50_us[i], &c->p50_us[base]), p99 = series_ratio(&c->p99_us[i], &c->p99_us[base]);
+    printf("%-14s %5.2f (%5.2f..%6.2f) %5.2f (%5.2f..%6.2f) %6.2f %9.1f %9.1f %9.1f %9.1f %7.1f %u\n", c->system[i]->name, p50.median, p50.min,
+           p50.max, p99.median, p99.min, p99.max, series_ratio(&c->cpu_us[i], &c->cpu_us[base]).median, series_spread(&c->p50_us[i]).median,
+           series_spread(&c->p99_us[i]).median, series_spread(&c->max_us[i]).median, series_spread(&c->cpu_us[i]).median,
+           series_spread(&c->sleeps[i]).median, c->invalid[i]);
+  }
+  fflush(stdout);
+}
+
+static void write_summary(const config *c, const mode *m, size_t base, FILE *csv) {
+  for (size_t i = 0; csv && i < c->systems; i++) {
+    spread p50 = series_ratio(&c->p50_us[i], &c->p50_us[base]), p99 = series_ratio(&c->p99_us[i], &c->p99_us[base]);
+    if (c->p50_us[i].count == 0) continue;
+    fprintf(csv, "%s,%s,%d,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.1f,%.1f,%.1f,%.1f\n", c->system[i]->name, m->loaded ? "load" : "idle", m->one_core ? 1 : 2,
+            p50.median, p50.min, p50.max, p99.median, p99.min, p99.max, series_spread(&c->p50_us[i]).median, series_spread(&c->p99_us[i]).median,
+            series_spread(&c->cpu_us[i]).median, series_spread(&c->sleeps[i]).median);
+  }
+}
+
+static void judge(const config *c, const mode *m) {
+  char what[120];
+  size_t ours = position(c, &peer_messaging), base = position(c, baseline);
+  if (ours == c->systems || base == c->systems || m->loaded) return;
+  snprintf(what, sizeof what, "round trip, idle, %s: p50 over libzmq's", m->one_core ? "one core" : "all cores");
+  goal_at_most(2, what, series_ratio(&c->p50_us[ours], &c->p50_us[base]), 1.1);
+  snprintf(what, sizeof what, "round trip, idle, %s: p99 over libzmq's", m->one_core ? "one core" : "all cores");
+  goal_at_most(2, what, series_ratio(&c->p99_us[ours], &c->p99_us[base]), 1.1);
+}
+
+/* ==== The benchmark =================================================================================================== */
+
+static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *summary) {
+  config *c = checked_calloc(1, sizeof *c);
+  for (size_t i = 0; i < u->peer_count; i++) {
+    const peer *p = u->peers[i];
+    if (all || p == &peer_messaging || p == &peer_libzmq || p == &peer_libzmq_echo) c->system[c->systems++] = p;
+  }
+  for (uint32_t round = 0; round < u->options->rounds; round++)
+    for (size_t i = 0; i < c->systems; i++) run_system(c, (i + round) % c->systems, round, m, csv);
+  size_t base = position(c, baseline);
+  if (base == c->systems) base = 0;
+  print_config(c, m, base);
+  write_summary(c, m, base, summary);
+  judge(c, m);
+  free(c);
+}
+
+void bench_latency(const suite *u) {
+  FILE *csv = csv_open(u->options, "latency",
+                       "system,mode,cores,trips,round,valid,p50_us,p90_us,p99_us,max_us,cpu_us_a_trip,sleeps_a_trip");
+  FILE *summary = csv_open(u->options, "latency_summary",
+                           "system,mode,cores,p50_ratio,p50_ratio_min,p50_ratio_max,p99_ratio,p99_ratio_min,p99_ratio_max,"
+                           "p50_us,p99_us,cpu_us,sleeps");
+  printf("\nLatency: round trips of %u bytes between two waiting workers by way of the supervisor; medians (lowest..highest round)\n", SIZE);
+  for (int loaded = 0; loaded < 2; loaded++)
+    for (int one_core = 0; one_core < 2; one_core++) {
+      if (loaded && one_core && !u->options->full) continue;
+      mode m = {loaded, one_core, u->options->full ? 4000 : 500};
+      run_mode(u, &m, u->options->full || (!loaded && !one_core), csv, summary);
+    }
+  csv_close(csv);
+  csv_close(summary);
+}

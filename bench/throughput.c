@@ -1,0 +1,143 @@
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "burst.h"
+#include "tools.h"
+
+/* One configuration: what every system made of the same burst. */
+typedef struct {
+  uint32_t receivers, size, count;
+  size_t systems;
+  const peer *system[16];
+  series rate[16];      /* messages a second */
+  series cpu_ns[16];    /* a delivery */
+  series sender_ns[16]; /* of the sending thread, a message */
+  unsigned invalid[16]; /* rounds in which something was lost, disordered, or that did not run */
+} config;
+
+static void run_system(config *c, size_t i, uint32_t round, FILE *csv) {
+  burst b = burst_run(&(burst_plan){c->system[i], c->receivers, c->size, c->count, NULL});
+  double count = b.count > 0 ? b.count : 1, deliveries = count * c->receivers;
+  if (b.valid) {
+    series_add(&c->rate[i], count / b.wall_ns * 1e9);
+    series_add(&c->cpu_ns[i], b.cpu_ns / deliveries);
+    series_add(&c->sender_ns[i], b.sender_ns / count);
+  }
+  c->invalid[i] += !b.valid;
+  if (csv)
+    fprintf(csv, "%s,%u,%u,%u,%u,%d,%llu,%llu,%.1f,%.1f,%.0f,%.1f,%.1f\n", c->system[i]->name, c->receivers, c->size, b.count, round + 1,
+            b.valid, (unsigned long long)b.lost, (unsigned long long)b.disordered, b.wall_ns / 1e3, b.cpu_ns / 1e3,
+            b.wall_ns > 0 ? count / b.wall_ns * 1e9 : 0, b.cpu_ns / deliveries, b.sender_ns / count);
+}
+
+/* Systems take turns within a round, and who comes first changes from round to round. */
+static void run_config(const suite *u, config *c, FILE *csv) {
+  c->count = burst_count(c->receivers, c->size);
+  for (uint32_t round = 0; round < u->options->rounds; round++)
+    for (size_t i = 0; i < c->systems; i++) run_system(c, (i + round) % c->systems, round, csv);
+}
+
+/* ==== Tables ========================================================================================================== */
+
+static void print_ratio(spread s) { printf(" %6.2f (%5.2f..%6.2f)", s.median, s.min, s.max); }
+
+static void print_head(void) {
+  printf("%-14s %5s %8s  %-22s %-22s %12s %11s %11s %s\n", "", "recei-", "", "messages/s,", "CPU a delivery,", "", "ns CPU", "ns, sending", "");
+  printf("%-14s %5s %8s  %-22s %-22s %12s %11s %11s %s\n", "system", "vers", "bytes", "over libzmq's", "over libzmq's", "messages/s",
+         "a delivery", "thread", "invalid");
+}
+
+static void print_config(const config *c, size_t base) {
+  for (size_t i = 0; i < c->systems; i++) {
+    printf("%-14s %5u %8u ", c->system[i]->name, c->receivers, c->size);
+    print_ratio(series_ratio(&c->rate[i], &c->rate[base]));
+    print_ratio(series_ratio(&c->cpu_ns[i], &c->cpu_ns[base]));
+    printf(" %12.0f %11.0f %11.0f %u\n", series_spread(&c->rate[i]).median, series_spread(&c->cpu_ns[i]).median,
+           series_spread(&c->sender_ns[i]).median, c->invalid[i]);
+  }
+  fflush(stdout);
+}
+
+static void write_summary(const config *c, size_t base, FILE *csv) {
+  for (size_t i = 0; csv && i < c->systems; i++) {
+    spread rate = series_ratio(&c->rate[i], &c->rate[base]), cpu = series_ratio(&c->cpu_ns[i], &c->cpu_ns[base]);
+    if (c->rate[i].count == 0) continue;
+    fprintf(csv, "%s,%u,%u,%.3f,%.3f,%.3f,%.3f,%.3f,%.3f,%.0f,%.1f,%.1f,%u\n", c->system[i]->name, c->receivers, c->size, rate.median, rate.min,
+            rate.max, cpu.median, cpu.min, cpu.max, series_spread(&c->rate[i]).median, series_spread(&c->cpu_ns[i]).median,
+            series_spread(&c->sender_ns[i]).median, c->invalid[i]);
+  }
+}
+
+static size_t position(const config *c, const peer *wanted) {
+  size_t i = 0;
+  while (i < c->systems && c->system[i] != wanted) i++;
+  return i;
+}
+
+/* ==== Goals =========================================================================================================== */
+
+static void judge_small(const config *c, size_t ours, size_t base) {
+  char what[120];
+  snprintf(what, sizeof what, "relay of %u bytes to %u: messages/s over libzmq's", c->size, c->receivers);
+  goal_at_least(1, what, series_ratio(&c->rate[ours], &c->rate[base]), 4);
+  snprintf(what, sizeof what, "relay of %u bytes to %u: CPU a delivery over libzmq's", c->size, c->receivers);
+  goal_at_most(1, what, series_ratio(&c->cpu_ns[ours], &c->cpu_ns[base]), 1.0 / 3);
+}
+
+static void judge_any(const config *c, size_t ours, size_t base) {
+  char what[120];
+  snprintf(what, sizeof what, "relay of %u bytes to %u: never below libzmq's messages/s", c->size, c->receivers);
+  goal_at_least(1, what, series_ratio(&c->rate[ours], &c->rate[base]), 0.97);
+}
+
+static void finish(const config *c, bool small, FILE *summary) {
+  size_t ours = position(c, &peer_messaging), base = position(c, &peer_libzmq);
+  print_config(c, base < c->systems ? base : 0);
+  write_summary(c, base < c->systems ? base : 0, summary);
+  if (ours == c->systems || base == c->systems) return;
+  if (small) judge_small(c, ours, base);
+  else judge_any(c, ours, base);
+}
+
+/* ==== The benchmark =================================================================================================== */
+
+static void add_systems(const suite *u, config *c, bool all) {
+  for (size_t i = 0; i < u->peer_count; i++)
+    if (all || u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq) c->system[c->systems++] = u->peers[i];
+}
+
+static void run_and_finish(const suite *u, FILE *csv, FILE *summary, uint32_t receivers, uint32_t size, bool all, bool small) {
+  if (!listed_number(u->options->receivers, receivers) || !listed_number(u->options->sizes, size)) return;
+  config *c = checked_calloc(1, sizeof *c);
+  c->receivers = receivers;
+  c->size = size;
+  add_systems(u, c, all);
+  run_config(u, c, csv);
+  finish(c, small, summary);
+  free(c);
+}
+
+void bench_throughput(const suite *u) {
+  static const uint32_t receivers[] = {2, 4, 16, 64}, small[] = {64, 140};
+  static const uint32_t all_sizes[] = {1, 16, 256, 1024, 4096, 16384, 65536, 262144, 1048576}, few_sizes[] = {1, 1024, 16384, 1048576};
+  const uint32_t *sizes = u->options->full ? all_sizes : few_sizes;
+  size_t size_count = u->options->full ? sizeof all_sizes / sizeof all_sizes[0] : sizeof few_sizes / sizeof few_sizes[0];
+  FILE *csv = csv_open(u->options, "throughput",
+                       "system,receivers,size,messages,round,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,"
+                       "sender_cpu_ns_a_message");
+  FILE *summary = csv_open(u->options, "throughput_summary",
+                           "system,receivers,size,rate_ratio,rate_ratio_min,rate_ratio_max,cpu_ratio,cpu_ratio_min,cpu_ratio_max,"
+                           "messages_per_s,cpu_ns_a_delivery,sender_cpu_ns_a_message,invalid");
+  puts("\nThroughput: one worker sends a burst, the supervisor relays it, everybody else counts; median (lowest..highest round)\n");
+  print_head();
+  for (size_t r = 0; r < sizeof receivers / sizeof receivers[0]; r++)
+    for (size_t s = 0; s < sizeof small / sizeof small[0]; s++) {
+      bool all = u->options->full || (receivers[r] == 4 && small[s] == 140);
+      run_and_finish(u, csv, summary, receivers[r], small[s], all, true);
+    }
+  for (size_t s = 0; s < size_count; s++) run_and_finish(u, csv, summary, 4, sizes[s], u->options->full, false);
+  csv_close(csv);
+  csv_close(summary);
+}
