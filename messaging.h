@@ -78,7 +78,7 @@
 #define MESSAGING_VERSION_STRING "1.0.0"
 
 /* Version of the wire: every frame carries it. Peers that speak another are refused with MESSAGING_EVERSION. */
-#define MESSAGING_WIRE_VERSION 1
+#define MESSAGING_WIRE_VERSION 2
 
 /* ==== Configuration ===================================================================================================
  *
@@ -120,10 +120,10 @@
   X(EENCODE, "the encoder refused, or did not write exactly one object")                                                   \
   X(ETIMEDOUT, "the time is over")                                                                                         \
   X(ELOST, "a peer died or fell silent")                                                                                   \
-  X(EAUTH, "a peer was refused, or a tcp address has no keys")                                                             \
+  X(EAUTH, "a peer was refused, or a tcp address has no keys (messaging_make_keys) and no plaintext_ok")                    \
   X(EVERSION, "a peer speaks another version of the wire")                                                                 \
   X(EHISTORY, "history was cut; the numbers say what is gone")                                                             \
-  X(ESYS, "the system or libzmq failed")
+  X(ESYS, "the system or libzmq failed, or libzmq has no CURVE for the keys")
 
 #define MESSAGING__STATUS_ENUM(name, text) MESSAGING_##name,
 typedef enum { MESSAGING__STATUS_MAP(MESSAGING__STATUS_ENUM) MESSAGING__STATUS_COUNT } messaging_status;
@@ -136,7 +136,8 @@ typedef void messaging_trace_fn(const char *line, void *user);
 /* All zero, or a NULL pointer, is every default. Times are in milliseconds, sizes in bytes. init_* copies what it needs. */
 typedef struct {
   /* Supervisor. NULL or "ipc": unix sockets in a private folder (0700) of their own under $TMPDIR or /tmp. "ipc:///folder": the
-   * private folder is made in that folder. "tcp://host:port": publishes on port and pulls on port + 1; "tcp://host:*" picks both. */
+   * private folder is made in that folder. "tcp://host:port": publishes on port and pulls on port + 1; "tcp://host:*" picks both.
+   * host: an address of this host, an interface (its address is returned), or a name (it is looked up, and returned). No wildcard. */
   const char *bind;
 
   /* Worker: its identity where a pid does not tell (several workers in one process, other hosts): a negative number that the

@@ -9,7 +9,7 @@
  *
  * A worker's message is encoded into its outbox's open batch. The batch travels as one frame over PUSH to the supervisor's PULL. The
  * supervisor takes each worker's batches in order, gives a relay batch the next numbers, writes the first of them into the frame where
- * it lies, keeps the frame in its history, and publishes it over XPUB to all. Every worker delivers batches in the order of the numbers and
+ * it lies, keeps the frame in its history, and publishes it over XPUB to all others. Every worker delivers batches in the order of the numbers and
  * asks for what is missing; the supervisor answers from the history on a topic that only this worker hears. The payload is encoded
  * once, by the sender, and decoded once by each receiver, in recv, on the thread that asked for it.
  *
@@ -21,7 +21,7 @@
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
  *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
- *   - A thread in wait reads the socket itself and tells epoll not to wake the background thread for it (drive).
+ *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share_input).
  * An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
  *
@@ -42,9 +42,10 @@
  *   1. A relay number is given once, by the supervisor, to a message that it has in its history; numbers of a generation have no gap.
  *   2. A worker's batches are taken in the order of their numbers, each once: the next one or none. Identity is (nonce, number), never
  *      content; the nonce is new with each incarnation of a worker, so a reused pid is not mistaken for its former owner.
- *   3. A batch is acknowledged when the supervisor owns it: a relay batch by its own broadcast, which its sender hears like all others;
- *      an output batch, once it is in the inbox, by a status. Until then the worker keeps it and will send it again.
- *   4. A worker delivers number n only after n - 1 was delivered or was its own. It acknowledges what is in its inbox.
+ *   3. A batch is acknowledged when the supervisor owns it: when a relay batch is in the history, an output batch in the inbox. Its sender
+ *      learns so from a status, or from the next batch or heartbeat that it hears, which says whose the numbers before it are (the run).
+ *      Until then the worker keeps it and will send it again.
+ *   4. A worker delivers number n only after n - 1 was delivered or is known to be its own. It acknowledges what is in its inbox.
  *   5. History below what somebody live on the list has acknowledged is never trimmed, unless that somebody is fenced and told.
  *   6. Nothing depends on a frame arriving: what is not answered is said again, ever more seldom (hello, probe, ask, reminders, terminate,
  *      goodbye), and each repetition is idempotent. Once everybody has everything, heartbeats alone are left.
@@ -57,11 +58,14 @@
  *   seed, thousands of worlds a second. The shell around it only moves bytes.
  * - Own acknowledgements: libzmq drops silently at a high-water mark (PUB) and loses what it accepted when a peer goes (PUSH), measured; no
  *   option changes that without letting one stopped subscriber stop all others.
- * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the echo of the first of
- *   them takes it along. A lone message leaves at once, a burst leaves in frames of 48 KB, and no timer delays anything.
+ * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the answer to the second
+ *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB, and no timer delays anything.
+ * - Nobody hears himself: two thirds of what a round trip cost beyond bare libzmq was that the sender's threads woke for its own broadcast,
+ *   before the receiver's. So each of the first 63 workers has a slot, the topic of a batch spells its sender's, and a worker subscribes to
+ *   all others. What became of its batches it is told by the run, which rides on what is sent anyway.
  * - Silence is a guess, and it may be wrong: whoever fell silent is reported once, and everything is kept so that it can go on where it was
  *   (a worker shows its application termination meanwhile). Only a pidfd, a goodbye or the list ends somebody for good.
- * - What is lost on the way up is sent again with all that is behind it: at most 32 batches or 256 KB are on the wire, and once in a round
+ * - What is lost on the way up is sent again with all that is behind it: at most 32 batches or 1 MB are on the wire, and once in a round
  *   trip is enough, which a numbered question behind the repetition makes sure of. Downwards, where a gap may have gigabytes behind it,
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
@@ -76,6 +80,7 @@
  *   Maps
  *   Buffers
  *   Cursor
+ *   Objects
  *   Frames
  *   Outbox
  *   History
@@ -95,6 +100,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -187,25 +193,29 @@ typedef struct {
 
 /* Bounds that no option sets, each where it was measured to be enough or is a bound on a peer. */
 enum {
-  MESSAGING__SEAL_BYTES = 48 * 1024,        /* an open batch of this size is closed and goes out */
+  MESSAGING__SEAL_BYTES = 96 * 1024,        /* an open batch of this size is closed and goes out; */
+  MESSAGING__SEAL_WAITING = 3,              /* while so many others of that size wait, it grows to twice as much */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: a huge page */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
-  MESSAGING__WINDOW_BYTES = 256 * 1024,     /* of one worker on the wire, not acknowledged */
+  MESSAGING__WINDOW_BYTES = 1024 * 1024,    /* of one worker on the wire, not acknowledged */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
-  MESSAGING__FRAME_SLACK = 128 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
+  MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
   MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
   MESSAGING__REPAIR_BURST = 4 * 1024 * 1024, /* in answer to one negative acknowledgement */
   MESSAGING__REPAIR_STEP = 256 * 1024,      /* of it in one step, so that others get their turn */
+  MESSAGING__HEAP_BYTES = 2 * 1024 * 1024,  /* half of what may stay free at the end of a heap */
   MESSAGING__RANGES_MAX = 16,               /* in one negative acknowledgement */
   MESSAGING__REORDER_MAX = 256,             /* batches kept ahead of a gap */
   MESSAGING__PARKED_MAX = 1024,             /* announcements kept of workers that are not listed */
+  MESSAGING__LOOK_RATE = 256,               /* workers that are looked at in a millisecond, on average, for reminders, and for room if blocked */
   MESSAGING__NONCES_MAX = 4,                /* former incarnations remembered of a worker */
+  MESSAGING__STRUCK_MAX = 64,               /* and of those that are not on the list any more, all together */
   MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
   MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
-  MESSAGING__PING_PATIENCE = 5,             /* heartbeats without an answer until a tcp connection counts as dead */
+  MESSAGING__PATIENCE_HEARTBEATS = 5,       /* heartbeats without an answer until a tcp connection counts as dead */
   MESSAGING__LAST_ROUNDS = 64,              /* steps in which frames are taken before a death is handled */
   MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
   MESSAGING__REPORTS_MAX = 16384,           /* errors waiting for the handler */
@@ -323,10 +333,9 @@ static inline size_t messaging__map_home(const messaging__map *map, uint64_t key
 
 static inline void *messaging__map_get(const messaging__map *map, uint64_t key) {
   if (map->capacity == 0 || key == 0) return NULL;
-  for (size_t i = messaging__map_home(map, key);; i = (i + 1) & (map->capacity - 1)) {
-    if (map->slots[i].key == key) return map->slots[i].value;
-    if (map->slots[i].key == 0) return NULL;
-  }
+  size_t i = messaging__map_home(map, key);
+  while (map->slots[i].key != 0 && map->slots[i].key != key) i = (i + 1) & (map->capacity - 1);
+  return map->slots[i].key == key ? map->slots[i].value : NULL;
 }
 
 static inline void messaging__map_place(messaging__map *map, uint64_t key, void *value) {
@@ -364,9 +373,7 @@ static inline void messaging__map_remove(messaging__map *map, uint64_t key) {
   size_t hole = messaging__map_home(map, key);
   while (map->slots[hole].key != key) hole = (hole + 1) & (map->capacity - 1);
   map->count--;
-  for (size_t i = hole;;) {
-    i = (i + 1) & (map->capacity - 1);
-    if (map->slots[i].key == 0) break;
+  for (size_t i = (hole + 1) & (map->capacity - 1); map->slots[i].key != 0; i = (i + 1) & (map->capacity - 1)) {
     size_t home = messaging__map_home(map, map->slots[i].key);
     bool stays = hole <= i ? (home > hole && home <= i) : (home > hole || home <= i);
     if (stays) continue;
@@ -544,7 +551,15 @@ typedef struct {
   bool bad;
 } messaging__reader;
 
+/* Written so that compilers make two instructions of it. */
+static inline uint64_t messaging__load_be64(const uint8_t *at) {
+  return (uint64_t)at[0] << 56 | (uint64_t)at[1] << 48 | (uint64_t)at[2] << 40 | (uint64_t)at[3] << 32 | (uint64_t)at[4] << 24 |
+         (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | (uint64_t)at[7];
+}
+
+/* Of 1, 2, 4 or 8 bytes. */
 static inline uint64_t messaging__load_be(const uint8_t *at, size_t size) {
+  if (size == 8) return messaging__load_be64(at);
   uint64_t value = 0;
   for (size_t i = 0; i < size; i++) value = value << 8 | at[i];
   return value;
@@ -558,11 +573,12 @@ static inline void messaging__store_be(uint8_t *at, uint64_t value, size_t size)
 }
 
 static inline uint64_t messaging__read_be(messaging__reader *reader, size_t size) {
-  if (reader->bad || (size_t)(reader->end - reader->at) < size) {
+  size_t left = (size_t)(reader->end - reader->at);
+  if (reader->bad || left < size) {
     reader->bad = true;
     return 0;
   }
-  uint64_t value = messaging__load_be(reader->at, size);
+  uint64_t value = left >= 8 ? messaging__load_be64(reader->at) >> (64 - 8 * size) : messaging__load_be(reader->at, size);
   reader->at += size;
   return value;
 }
@@ -631,10 +647,9 @@ static inline const uint8_t *messaging__read_bytes(messaging__reader *reader, si
   return bytes;
 }
 
-/* What follows a tag: bytes to skip, and elements. */
+/* What follows a tag above 0x7f and below 0xe0: bytes to skip, and elements. */
 static inline uint64_t messaging__skip_tag(messaging__reader *reader, uint8_t tag, uint64_t *elements) {
-  *elements = 0;
-  if (tag <= 0x7f || tag >= 0xe0 || tag == 0xc0 || tag == 0xc2 || tag == 0xc3) return 0;
+  if (tag == 0xc0 || tag == 0xc2 || tag == 0xc3) return 0;
   if (tag <= 0x8f) return *elements = (uint64_t)(tag & 0x0f) * 2, 0;
   if (tag <= 0x9f) return *elements = tag & 0x0f, 0;
   if (tag <= 0xbf) return tag & 0x1f;
@@ -666,14 +681,17 @@ static inline bool messaging__skip_object(messaging__reader *reader) {
   uint64_t open[MESSAGING__NESTING_MAX];
   size_t depth = 0;
   for (;;) {
-    uint64_t elements;
+    uint64_t elements = 0;
     uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
-    uint64_t skip = messaging__skip_tag(reader, tag, &elements);
-    uint64_t left = (uint64_t)(reader->end - reader->at);
-    if (reader->bad || skip > left || elements > left) return false;
-    reader->at += skip;
-    bool container = (tag >= 0x80 && tag <= 0x9f) || (tag >= 0xdc && tag <= 0xdf);
-    if (container && depth == MESSAGING__NESTING_MAX) return false; /* an empty one too: msgpack-c counts it */
+    if (reader->bad) return false;
+    if (tag > 0x7f && tag < 0xe0) { /* others are a number that is whole already */
+      uint64_t skip = messaging__skip_tag(reader, tag, &elements);
+      uint64_t left = (uint64_t)(reader->end - reader->at);
+      if (reader->bad || skip > left || elements > left) return false;
+      reader->at += skip;
+      bool container = tag <= 0x9f || (tag >= 0xdc && tag <= 0xdf);
+      if (container && depth == MESSAGING__NESTING_MAX) return false; /* an empty one too: msgpack-c counts it */
+    }
     if (elements) {
       open[depth++] = elements;
     } else {
@@ -691,53 +709,187 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
   return count == 0 && reader.at == reader.end;
 }
 
+/* ==== Objects =========================================================================================================
+ *
+ * Makes msgpack-c's objects of bytes that a peer sent, as msgpack_unpack does, which cannot be used on them: it reserves what a container
+ * promises, and so a pass of its own would have to check them before. Here one pass does both, in half the time. What it accepts is
+ * what skip_object accepts; strings, binaries and extensions stay where they are.
+ */
+
+static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, unsigned depth, msgpack_object *object);
+
+/* The elements of an array or of a map, whose keys and values are counted one by one. */
+static inline messaging_status messaging__read_elements(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint64_t count,
+                                                        msgpack_object *elements) {
+  for (uint64_t i = 0; i < count; i++) {
+    messaging_status status = messaging__read_object(reader, zone, depth + 1, elements + i);
+    if (status != MESSAGING_OK) return status;
+  }
+  return MESSAGING_OK;
+}
+
+/* A container promises no more elements than bytes are left, so memory is in proportion to the frame. */
+static inline messaging_status messaging__read_container(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint64_t count, bool map,
+                                                         msgpack_object *object) {
+  uint64_t elements = map ? 2 * count : count;
+  if (reader->bad || depth == MESSAGING__NESTING_MAX || elements > (uint64_t)(reader->end - reader->at)) return MESSAGING_EBADMSG;
+  void *room = elements ? msgpack_zone_malloc(zone, (size_t)elements * sizeof(msgpack_object)) : NULL;
+  if (elements && !room) return MESSAGING_ENOMEM;
+  object->type = map ? MSGPACK_OBJECT_MAP : MSGPACK_OBJECT_ARRAY;
+  if (map) {
+    object->via.map.size = (uint32_t)count;
+    object->via.map.ptr = (msgpack_object_kv *)room;
+  } else {
+    object->via.array.size = (uint32_t)count;
+    object->via.array.ptr = (msgpack_object *)room;
+  }
+  return messaging__read_elements(reader, zone, depth, elements, (msgpack_object *)room);
+}
+
+static inline messaging_status messaging__read_raw(messaging__reader *reader, uint64_t size, msgpack_object_type type, msgpack_object *object) {
+  uint64_t left = (uint64_t)(reader->end - reader->at), kind = type == MSGPACK_OBJECT_EXT;
+  if (reader->bad || size + kind > left) return MESSAGING_EBADMSG;
+  object->type = type;
+  if (type == MSGPACK_OBJECT_STR) {
+    object->via.str.size = (uint32_t)size;
+    object->via.str.ptr = (const char *)reader->at;
+  } else if (type == MSGPACK_OBJECT_BIN) {
+    object->via.bin.size = (uint32_t)size;
+    object->via.bin.ptr = (const char *)reader->at;
+  } else {
+    object->via.ext.type = (int8_t)reader->at[0];
+    object->via.ext.size = (uint32_t)size;
+    object->via.ext.ptr = (const char *)reader->at + 1;
+  }
+  reader->at += size + kind;
+  return MESSAGING_OK;
+}
+
+/* 0xcc to 0xd3: unsigned and signed integers of 1, 2, 4 and 8 bytes. Only those below zero are negative to msgpack-c. */
+static inline messaging_status messaging__read_integer(messaging__reader *reader, uint8_t tag, msgpack_object *object) {
+  size_t size = (size_t)1 << (tag & 3);
+  unsigned shift = (unsigned)(64 - 8 * size);
+  uint64_t value = messaging__read_be(reader, size);
+  int64_t number = (int64_t)(value << shift) >> shift;
+  bool negative = tag >= 0xd0 && number < 0;
+  object->type = negative ? MSGPACK_OBJECT_NEGATIVE_INTEGER : MSGPACK_OBJECT_POSITIVE_INTEGER;
+  if (negative) object->via.i64 = number;
+  else object->via.u64 = value;
+  return reader->bad ? MESSAGING_EBADMSG : MESSAGING_OK;
+}
+
+static inline messaging_status messaging__read_float(messaging__reader *reader, uint8_t tag, msgpack_object *object) {
+  uint64_t bits = messaging__read_be(reader, tag == 0xca ? 4 : 8);
+  if (tag == 0xca) {
+    float value;
+    uint32_t narrow = (uint32_t)bits;
+    memcpy(&value, &narrow, sizeof value);
+    object->type = MSGPACK_OBJECT_FLOAT32;
+    object->via.f64 = (double)value;
+  } else {
+    object->type = MSGPACK_OBJECT_FLOAT64;
+    memcpy(&object->via.f64, &bits, sizeof bits);
+  }
+  return reader->bad ? MESSAGING_EBADMSG : MESSAGING_OK;
+}
+
+/* The rarer half: what has a tag of its own. */
+static inline messaging_status messaging__read_tagged(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint8_t tag,
+                                                      msgpack_object *object) {
+  switch (tag) {
+    case 0xc0: object->type = MSGPACK_OBJECT_NIL; return MESSAGING_OK;
+    case 0xc2: case 0xc3:
+      object->type = MSGPACK_OBJECT_BOOLEAN;
+      object->via.boolean = tag == 0xc3;
+      return MESSAGING_OK;
+    case 0xc4: case 0xc5: case 0xc6: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xc4)), MSGPACK_OBJECT_BIN, object);
+    case 0xc7: case 0xc8: case 0xc9: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xc7)), MSGPACK_OBJECT_EXT, object);
+    case 0xca: case 0xcb: return messaging__read_float(reader, tag, object);
+    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return messaging__read_raw(reader, (uint64_t)1 << (tag - 0xd4), MSGPACK_OBJECT_EXT, object);
+    case 0xd9: case 0xda: case 0xdb: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xd9)), MSGPACK_OBJECT_STR, object);
+    case 0xdc: case 0xdd: return messaging__read_container(reader, zone, depth, messaging__read_be(reader, tag == 0xdc ? 2 : 4), false, object);
+    case 0xde: case 0xdf: return messaging__read_container(reader, zone, depth, messaging__read_be(reader, tag == 0xde ? 2 : 4), true, object);
+    default: return tag == 0xc1 ? MESSAGING_EBADMSG : messaging__read_integer(reader, tag, object); /* 0xc1 is not msgpack */
+  }
+}
+
+/* Reads one object. OK, EBADMSG or ENOMEM; depth is how many containers it lies in. */
+static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, unsigned depth, msgpack_object *object) {
+  if (reader->at == reader->end) return MESSAGING_EBADMSG;
+  uint8_t tag = *reader->at++;
+  if (tag <= 0x7f) {
+    object->type = MSGPACK_OBJECT_POSITIVE_INTEGER;
+    object->via.u64 = tag;
+    return MESSAGING_OK;
+  }
+  if (tag >= 0xe0) {
+    object->type = MSGPACK_OBJECT_NEGATIVE_INTEGER;
+    object->via.i64 = (int8_t)tag;
+    return MESSAGING_OK;
+  }
+  if (tag <= 0x9f) return messaging__read_container(reader, zone, depth, tag & 0x0f, tag <= 0x8f, object);
+  if (tag <= 0xbf) return messaging__read_raw(reader, tag & 0x1f, MSGPACK_OBJECT_STR, object);
+  return messaging__read_tagged(reader, zone, depth, tag, object);
+}
+
 /* ==== Frames ==========================================================================================================
  *
  * The wire, for whoever writes a peer in another language. The supervisor binds an XPUB and a PULL socket; a worker connects SUB and PUSH,
- * having subscribed first to 96 a1 42 (all), then to 96 c4 11 57 id nonce (itself). A frame is one libzmq message of one part and one msgpack
- * array of six:
+ * having subscribed first to 96 a1 42 (what is for all) and 96 a7 42 (batches), then to 96 c4 11 57 id nonce (itself). A frame is one libzmq
+ * message of one part and one msgpack array of six:
  *
  *     [topic, version, type, session, generation, body]
  *
- * topic       downwards to all, and every batch in both directions: the string "B". To one worker: a binary of 17 bytes: 'W', id and nonce as
- *             big-endian 64 bits. All else upwards: the string "U". Publishers match subscriptions by prefix.
- * version     integer: 1 (MESSAGING_WIRE_VERSION)
+ * topic       every batch in both directions: the string "B" and the six letters of a slot: its binary digits, the highest first, as '0' and '1';
+ *             000000 upwards, for the supervisor's own and for workers without a slot. All else downwards to all: "B". To one worker: a binary of
+ *             17 bytes: 'W', id and nonce as big-endian 64 bits.
+ *             All else upwards: the string "U". Publishers match subscriptions by prefix.
+ * version     integer: 2 (MESSAGING_WIRE_VERSION)
  * type        integer: HELLO 1, RELAY 2, OUTPUT 3, REPORT 4, HEARTBEAT 5, WELCOME 6, STATUS 7, REPAIR 8, REFUSE 9
  * session     binary of 16 bytes, random for each supervisor; zeros in HELLO
  * generation  integer from 1; 0 in HELLO
  *
  * Integers may have any msgpack width, numbers go up to 2^60, and strings and binaries are taken for each other. But a batch (RELAY, OUTPUT) has a
- * fixed layout, because the supervisor writes the position into the frame where it lies: 81 bytes of header, then the payload. In hex, with
- * the tags as they must be, big-endian values of the size shown in between:
+ * fixed layout, because the supervisor writes slot, position and run into the frame where it lies: 114 bytes of header, then the payload. In
+ * hex, with the tags as they must be, big-endian values of the size shown in between (the body is an array of eleven, the last being the payload, a
+ * binary):
  *
- *     96 a1 42 01 type:1 c4 10 session:16 ce generation:4 98 d3 id:8 ce kind:4 cf nonce:8 cf number:8 cf position:8 ce count:4 flags:1 c6 size:4
+ *     96 a7 42 slot:6 02 type:1 c4 10 session:16 ce generation:4 9b d3 id:8 ce kind:4 cf nonce:8 cf number:8 cf position:8
+ *     cf run_nonce:8 cf run_first:8 cf run_batch:8 ce count:4 flags:1 c6 size:4
  *
  * id          of a worker: as the supervisor lists it (pid, or a negative number); of the supervisor: its pid
  * kind        the worker's, as listed; the supervisor's is 0
  * nonce       64 bits, not 0, random for each incarnation of a worker and for each supervisor: who sent a batch is told by it
  * number      of the batch in its sender's one stream of batches (RELAY and OUTPUT alike), from 1 without a gap
  * position    upwards: all relay messages below it are in my inbox (from 1: nothing yet). Downwards: the number of the first relay message in the batch
+ * run         downwards: the relay messages from run_first up to position - 1 are those of the sender run_nonce, and run_batch is the number of the
+ *             batch that the last of them came in: the longest such stretch, whatever OUTPUT came between. Upwards, and before the first relay
+ *             message of a generation: zeros
  * count       of messages in the payload, at least 1. RELAY: so many objects as encode wrote them, one behind the other. OUTPUT: so many arrays
  *             [type, value, text]: type 0 log, 1 statistics, 2 progress; value an integer (level, unused, progress); text a binary
  *
  * Upwards (PUSH to PULL), bodies:
  *   HELLO      [id, kind, nonce, message_bytes_max]     the last must be the supervisor's (16777216 unless it was configured); frames may be larger by
- *                                                       128 KiB. Nothing else is sent before the WELCOME
+ *                                                       256 KiB. Nothing else is sent before the WELCOME
  *   RELAY, OUTPUT                                       batches. flags 1: answer with a STATUS at once. Repetitions are the same bytes
  *   REPORT     [id, nonce, position, probe, flags, credit, ranges]   probe: a number that the next STATUS repeats; flags UP_*: 1 answer with a STATUS,
  *                                                       2 I ask for termination, 4 I know of the termination, 8 I leave, 16 I know that you leave;
  *                                                       ranges: at most 16 [first, last] of missing relay numbers, ascending; credit: bytes of
  *                                                       repairs that I have room for. The first batch of an answer comes whatever the credit
  * Downwards (XPUB to SUB), bodies:
- *   RELAY                                               to all, the sender's own included: as it came up, with its position
- *   HEARTBEAT  [next, first, ack_ms, flags, terms]      to all. next: one more than the highest relay number given out; first: the lowest that history
- *                                                       holds; ack_ms: acknowledge at most so often; flags DOWN_*: 1 send a REPORT at once, 2 you alone
- *                                                       are asked to terminate, 4 I leave, 8 I know that you leave, 16 a later batch than the expected
- *                                                       one came; terms: who asked for termination, at most two [id, kind, nonce]
- *   WELCOME    [expected, window, probe, next, first, ack_ms, flags, terms]   to one. The session and the generation of this frame are yours from now on
- *   STATUS     likewise                                 expected: the number of your next batch, all below are accepted; window: bytes of batches that may
- *                                                       be on the wire, one batch always may unless it is 0
- *   REPAIR     [last, count, frames]                    to one: a binary of count whole RELAY frames; last 1: this answer is complete
+ *   RELAY                                               to all: as it came up, with slot, position and run
+ *   HEARTBEAT  [next, first, run_nonce, run_first, run_batch, ack_ms, flags, terms]   to all. next: one more than the highest relay number given out;
+ *                                                       first: the lowest that history holds; run_*: as in a RELAY, up to next - 1; ack_ms:
+ *                                                       acknowledge at most so often; flags DOWN_*: 1 send a REPORT at once, 2 you alone are asked
+ *                                                       to terminate, 4 I leave, 8 I know that you leave, 16 a later batch than the expected one
+ *                                                       came; terms: who asked for termination, at most two [id, kind, nonce]
+ *   WELCOME    [slot, expected, window, probe, next, first, run_nonce, run_first, run_batch, ack_ms, flags, terms]   to one. The session and the
+ *                                                       generation of the first WELCOME are yours from then on
+ *   STATUS     likewise                                 slot: of your batches downwards, 1 to 63; 0: none of your own; expected: the number of your next
+ *                                                       batch, all below are accepted; window: bytes of batches that may be on the wire, one batch
+ *                                                       always may unless it is 0
+ *   REPAIR     [last, count, frames]                    to one: a binary of count whole RELAY frames, as they were published; last 1: this answer is
+ *                                                       complete
  *   REFUSE     [status]                                 to one. For good: 1 your message_bytes_max differs, 6 your kind differs from the list, 16 your
  *                                                       version; 7 you are not on the list (any more), of any generation. 15: your id is taken, for now
  *
@@ -745,8 +897,10 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   HELLO, listed               WELCOME, each time, until the worker speaks in the session (an earlier one may have been sent before the subscription)
  *   HELLO, not listed           nothing, until it is listed: then WELCOME
  *   WELCOME                     a REPORT at once, asking for 1 to next - 1 from first on, if there is anything; then batches as the window allows
- *   the next batch              RELAY: publish it; OUTPUT: STATUS (soon, or at once if flagged). Other numbers: STATUS, with flag 16 if higher
- *   one's own RELAY             it and all batches below are accepted; its messages count as delivered, but are not
+ *   the next batch              RELAY: publish it; and STATUS (soon, or at once if flagged). Other numbers: STATUS, with flag 16 if higher
+ *   a run with one's own nonce  batches up to run_batch are accepted; the messages of the run count as delivered, but are not. It may begin
+ *                               below what is delivered, lie ahead of a gap, overlap what is kept, and be longer when it is told of again
+ *   one's own RELAY             likewise: it and all batches below are accepted; its messages count as delivered, but are not
  *   RELAY ahead of a gap, or next above what is known    keep it if there is room, and REPORT with the missing ranges
  *   first above what is known   those between are gone: tell the application, and go on from first
  *   REPORT with ranges          REPAIR
@@ -755,27 +909,34 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *                               is to terminate
  *   flag 8 upwards, 4 downwards the same flag shifted: 8 downwards, 16 upwards
  *
- * Fine print. A frame whose session or generation is not one's own is ignored, as is one of another version; before the first WELCOME, which alone is adopted,
- * a REFUSE or a goodbye of any session counts, later a REFUSE of any generation. A malformed frame is counted and skipped.
+ * Fine print. A frame whose session or generation is not one's own is ignored, as is one of another version, but for REFUSE 16; before the first
+ * WELCOME, which alone is adopted, a REFUSE or a goodbye of any session counts, later a REFUSE of any generation. A malformed frame is counted and
+ * skipped.
+ *   Slots: who has been given one may leave its own batches out, by subscribing, in place of 96 a7 42, to the six topics that begin like its own and
+ * then differ: for 000101 these are 1, 01, 001, 0000, 00011 and 000100, each behind 96 a7 42 (subscribe to the new before unsubscribing from the
+ * old). It need not: own batches may always come, and do where there is no slot. A slot is one incarnation's, and nobody else has it meanwhile; it
+ * may change with a STATUS, and is 0 for who has said goodbye. What a STATUS would say of unflagged relay batches can be left to the run of another's
+ * RELAY that was published behind them.
  *   Batches: they are never split, so ranges begin and end where batches do, and a repair may bring more than was asked for. Header bytes count in
  * windows and credits. No order is relied upon; the supervisor keeps the highest position it has heard. On flag 16 downwards, or when the answer to a
- * probe (start anywhere, raise it with each REPORT flagged 1; a STATUS carries the last it heard) shows an expected number that was sent before, send again
- * from there. At window 0 send nothing but REPORTs flagged 1, ever more seldom; an opening window is announced. Sending again wants a REPORT flagged 1 behind, with the next probe: until its answer comes, or that
- * of a later one, flag 16 tells of the time before. Flags in a downward RELAY mean nothing. An
- * earlier incarnation with the same id is somebody else: the nonce tells.
- *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the credit
- * or at the end of the ranges; ask again for what is still missing.
+ * probe (start anywhere, raise it with each REPORT flagged 1; a STATUS carries the last it heard) shows an expected number that was sent before, send
+ * again from there. At window 0 send no batch, but REPORTs flagged 1, ever more seldom; an opening window is announced. Sending again wants a REPORT
+ * flagged 1 behind, with the next probe: until its answer comes, or that of a later one, flag 16 tells of the time before. Flags in a downward RELAY
+ * mean nothing. An earlier incarnation with the same id is somebody else: the nonce tells.
+ *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the
+ * credit or at the end of the ranges; ask again for what is still missing.
  *   Acknowledgements: ack_ms is for REPORTs that only acknowledge; every batch upwards acknowledges as well. Flag 4 stands in every REPORT once
  * termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
- *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7. After
- * flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
- *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). Who is silent for silence_ms (60000) and not watched by a pidfd counts
- * as lost until it is heard again: nothing is forgotten, the others go on, and the conversation goes on where it was. On ipc the folder's name, messaging-PID-XXXXXX, tells whom to watch.
+ *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7.
+ * After flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
+ *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). Who is silent for silence_ms (60000) and not watched by a
+ * pidfd counts as lost until it is heard again: nothing is forgotten, the others go on, and the conversation goes on where it was. On ipc the
+ * folder's name, messaging-PID-XXXXXX, tells whom to watch.
  *   REFUSE 1, 6, 7 and 16 are final; after 15, which answers HELLO alone, go on announcing: an id is taken by the first frame in the session that its
- * worker sent after the WELCOME, until that one's goodbye or death, or silence_ms of silence. A REFUSE carries the version, the session and the generation
- * of the supervisor that sends it.
- *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is not
- * answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor
+ * worker sent after the WELCOME, until that one's goodbye or death, or silence_ms of silence. A REFUSE carries the version, the session and the
+ * generation of the supervisor that sends it.
+ *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is
+ * not answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor
  * sends a HEARTBEAT each heartbeat_ms, and to who lacks something a STATUS sooner, ever more seldom. Who asked for termination leaves when it likes:
  * nobody tells it. The answer to the last goodbye may be lost; whoever leaves waits for it half a second, no longer.
  */
@@ -810,24 +971,37 @@ enum {
 
 /* Offsets of a batch frame. Each is that of the value, behind its msgpack tag. */
 enum messaging__batch_offsets {
-  MESSAGING__AT_TYPE = 4,
-  MESSAGING__AT_SESSION = 7,
-  MESSAGING__AT_GENERATION = 24,
-  MESSAGING__AT_ID = 30,
-  MESSAGING__AT_KIND = 39,
-  MESSAGING__AT_NONCE = 44,
-  MESSAGING__AT_NUMBER = 53,
-  MESSAGING__AT_POSITION = 62,
-  MESSAGING__AT_COUNT = 71,
-  MESSAGING__AT_FLAGS = 75,
-  MESSAGING__AT_PAYLOAD_SIZE = 77,
-  MESSAGING__AT_PAYLOAD = 81
+  MESSAGING__AT_LETTERS = 3,
+  MESSAGING__AT_TYPE = 10,
+  MESSAGING__AT_SESSION = 13,
+  MESSAGING__AT_GENERATION = 30,
+  MESSAGING__AT_ID = 36,
+  MESSAGING__AT_KIND = 45,
+  MESSAGING__AT_NONCE = 50,
+  MESSAGING__AT_NUMBER = 59,
+  MESSAGING__AT_POSITION = 68,
+  MESSAGING__AT_RUN_NONCE = 77,
+  MESSAGING__AT_RUN_FIRST = 86,
+  MESSAGING__AT_RUN_BATCH = 95,
+  MESSAGING__AT_COUNT = 104,
+  MESSAGING__AT_FLAGS = 108,
+  MESSAGING__AT_PAYLOAD_SIZE = 110,
+  MESSAGING__AT_PAYLOAD = 114
 };
 
 enum { MESSAGING__TOPIC_SIZE = 20, MESSAGING__CONTROL_SIZE = 512 };
 
+/* Slots: the topic of a batch says in so many letters, each '0' or '1', whose it is, so that its sender can subscribe to all others. */
+enum { MESSAGING__LETTERS = 6, MESSAGING__SLOTS = 1 << MESSAGING__LETTERS };
+
 /* Highest number that a peer may speak of; far from where sums wrap. */
 #define MESSAGING__NUMBER_MAX ((uint64_t)1 << 60)
+
+/* Whose the last relay messages are, those from first on: a sender hears so what became of its batches, which it need not hear again. */
+typedef struct {
+  uint64_t nonce, first;
+  uint64_t batch; /* the number of the last one, with the sender */
+} messaging__run;
 
 typedef struct {
   uint8_t type;
@@ -837,6 +1011,7 @@ typedef struct {
   uint32_t count;
   uint8_t flags;
   uint32_t payload_size;
+  messaging__run run; /* up to position */
 } messaging__batch;
 
 /* A worker or supervisor as messages name it. */
@@ -852,12 +1027,35 @@ typedef struct {
   uint32_t generation;
 } messaging__era;
 
-/* The msgpack tags of a batch frame: offset, tag. What lies between them are the values. */
+/* The letters of a slot in the topic of a batch. */
+static inline void messaging__put_letters(uint8_t *at, unsigned slot) {
+  for (unsigned bit = 0; bit < MESSAGING__LETTERS; bit++) at[bit] = (uint8_t)('0' + (slot >> (MESSAGING__LETTERS - 1 - bit) & 1));
+}
+
+static inline void messaging__put_run(uint8_t *at, const messaging__run *run) {
+  messaging__store_be(at + MESSAGING__AT_RUN_NONCE, run->nonce, 8);
+  messaging__store_be(at + MESSAGING__AT_RUN_FIRST, run->first, 8);
+  messaging__store_be(at + MESSAGING__AT_RUN_BATCH, run->batch, 8);
+}
+
+/* The msgpack tags that stand before the values of a batch's body. */
+static const struct {
+  uint8_t at, tag;
+} messaging__batch_tags[] = {{MESSAGING__AT_ID - 2, 0x9b},    {MESSAGING__AT_ID - 1, 0xd3},        {MESSAGING__AT_KIND - 1, 0xce},
+                             {MESSAGING__AT_NONCE - 1, 0xcf},     {MESSAGING__AT_NUMBER - 1, 0xcf},    {MESSAGING__AT_POSITION - 1, 0xcf},
+                             {MESSAGING__AT_RUN_NONCE - 1, 0xcf}, {MESSAGING__AT_RUN_FIRST - 1, 0xcf}, {MESSAGING__AT_RUN_BATCH - 1, 0xcf},
+                             {MESSAGING__AT_COUNT - 1, 0xce},     {MESSAGING__AT_PAYLOAD_SIZE - 1, 0xc6}};
+
 static inline void messaging__batch_write(uint8_t *at, const messaging__era *era, const messaging__batch *batch) {
-  static const uint8_t tags[][2] = {{0, 0x96},  {1, 0xa1},  {2, 0x42},  {3, MESSAGING_WIRE_VERSION}, {5, 0xc4},  {6, 16},   {23, 0xce},
-                                    {28, 0x98}, {29, 0xd3}, {38, 0xce}, {43, 0xcf},                  {52, 0xcf}, {61, 0xcf}, {70, 0xce},
-                                    {76, 0xc6}};
-  for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) at[tags[i][0]] = tags[i][1];
+  static const uint8_t head[] = {0x96, 0xa1 + MESSAGING__LETTERS, 'B'};
+  memcpy(at, head, sizeof head);
+  messaging__put_letters(at + MESSAGING__AT_LETTERS, 0);
+  at[MESSAGING__AT_TYPE - 1] = MESSAGING_WIRE_VERSION;
+  at[MESSAGING__AT_SESSION - 2] = 0xc4;
+  at[MESSAGING__AT_SESSION - 1] = sizeof era->session;
+  at[MESSAGING__AT_GENERATION - 1] = 0xce;
+  for (size_t i = 0; i < sizeof messaging__batch_tags / sizeof messaging__batch_tags[0]; i++)
+    at[messaging__batch_tags[i].at] = messaging__batch_tags[i].tag;
   at[MESSAGING__AT_TYPE] = batch->type;
   memcpy(at + MESSAGING__AT_SESSION, era->session, sizeof era->session);
   messaging__store_be(at + MESSAGING__AT_GENERATION, era->generation, 4);
@@ -866,6 +1064,7 @@ static inline void messaging__batch_write(uint8_t *at, const messaging__era *era
   messaging__store_be(at + MESSAGING__AT_NONCE, batch->nonce, 8);
   messaging__store_be(at + MESSAGING__AT_NUMBER, batch->number, 8);
   messaging__store_be(at + MESSAGING__AT_POSITION, batch->position, 8);
+  messaging__put_run(at, &batch->run);
   messaging__store_be(at + MESSAGING__AT_COUNT, batch->count, 4);
   at[MESSAGING__AT_FLAGS] = batch->flags;
   messaging__store_be(at + MESSAGING__AT_PAYLOAD_SIZE, batch->payload_size, 4);
@@ -873,21 +1072,24 @@ static inline void messaging__batch_write(uint8_t *at, const messaging__era *era
 
 /* Reads the body of a batch frame whose envelope was read. The frame may be followed by others when exact is false. */
 static inline bool messaging__batch_read(const uint8_t *at, size_t size, messaging__batch *batch) {
-  if (size < MESSAGING__AT_PAYLOAD) return false;
-  if (at[1] != 0xa1 || at[28] != 0x98 || at[29] != 0xd3 || at[38] != 0xce || at[43] != 0xcf || at[52] != 0xcf || at[61] != 0xcf ||
-      at[70] != 0xce || at[MESSAGING__AT_FLAGS] > 0x7f || at[76] != 0xc6)
-    return false;
+  if (size < MESSAGING__AT_PAYLOAD || at[1] != 0xa1 + MESSAGING__LETTERS || at[MESSAGING__AT_FLAGS] > 0x7f) return false;
+  for (size_t i = 0; i < sizeof messaging__batch_tags / sizeof messaging__batch_tags[0]; i++)
+    if (at[messaging__batch_tags[i].at] != messaging__batch_tags[i].tag) return false;
   batch->type = at[MESSAGING__AT_TYPE];
   batch->id = (int64_t)messaging__load_be(at + MESSAGING__AT_ID, 8);
   batch->kind = (uint32_t)messaging__load_be(at + MESSAGING__AT_KIND, 4);
   batch->nonce = messaging__load_be(at + MESSAGING__AT_NONCE, 8);
   batch->number = messaging__load_be(at + MESSAGING__AT_NUMBER, 8);
   batch->position = messaging__load_be(at + MESSAGING__AT_POSITION, 8);
+  batch->run.nonce = messaging__load_be(at + MESSAGING__AT_RUN_NONCE, 8);
+  batch->run.first = messaging__load_be(at + MESSAGING__AT_RUN_FIRST, 8);
+  batch->run.batch = messaging__load_be(at + MESSAGING__AT_RUN_BATCH, 8);
   batch->count = (uint32_t)messaging__load_be(at + MESSAGING__AT_COUNT, 4);
   batch->flags = at[MESSAGING__AT_FLAGS];
   batch->payload_size = (uint32_t)messaging__load_be(at + MESSAGING__AT_PAYLOAD_SIZE, 4);
   return batch->payload_size <= size - MESSAGING__AT_PAYLOAD && batch->count > 0 && batch->count <= batch->payload_size &&
-         batch->number <= MESSAGING__NUMBER_MAX && batch->position <= MESSAGING__NUMBER_MAX && batch->nonce != 0;
+         batch->number <= MESSAGING__NUMBER_MAX && batch->position <= MESSAGING__NUMBER_MAX && batch->nonce != 0 &&
+         batch->run.first <= MESSAGING__NUMBER_MAX && batch->run.batch < MESSAGING__NUMBER_MAX;
 }
 
 /* What every frame begins with. */
@@ -1071,18 +1273,32 @@ static inline void messaging__outbox_free(messaging__outbox *outbox) {
 /* Where msgpack writes to: the end of the open batch, up to a limit. */
 typedef struct {
   messaging__buffer *buffer;
-  size_t size_max;
+  size_t size_max, room; /* room: what can be written without a second thought; 0 after a fault */
   messaging_status fault;
 } messaging__sink;
 
-static inline int messaging__sink_write(void *data, const char *bytes, size_t size) {
-  messaging__sink *sink = (messaging__sink *)data;
+static inline size_t messaging__sink_room(const messaging__sink *sink) {
+  const messaging__buffer *buffer = sink->buffer;
+  return (buffer->capacity < sink->size_max ? buffer->capacity : sink->size_max) - buffer->size;
+}
+
+/* Sees to room for so many bytes more. Apart, so that the common case of a write stays small. */
+MESSAGING__UNUSED __attribute__((noinline)) static bool messaging__sink_grow(messaging__sink *sink, size_t size) {
   messaging__buffer *buffer = sink->buffer;
+  sink->room = 0;
   if (sink->fault == MESSAGING_OK && size > sink->size_max - buffer->size) sink->fault = MESSAGING_ETOOBIG;
   if (sink->fault == MESSAGING_OK && !messaging__buffer_reserve(buffer, buffer->size + size)) sink->fault = MESSAGING_ENOMEM;
-  if (sink->fault != MESSAGING_OK) return -1;
-  memcpy(buffer->data + buffer->size, bytes, size);
-  buffer->size += size;
+  if (sink->fault != MESSAGING_OK) return false;
+  sink->room = messaging__sink_room(sink);
+  return true;
+}
+
+static inline int messaging__sink_write(void *data, const char *bytes, size_t size) {
+  messaging__sink *sink = (messaging__sink *)data;
+  if (size > sink->room && !messaging__sink_grow(sink, size)) return -1;
+  memcpy(sink->buffer->data + sink->buffer->size, bytes, size);
+  sink->buffer->size += size;
+  sink->room -= size;
   return 0;
 }
 
@@ -1093,6 +1309,12 @@ static inline void messaging__outbox_seal(messaging__outbox *outbox) {
   messaging__part_close(outbox->open.buffer);
   outbox->hint = outbox->open.buffer->size;
   outbox->open.buffer = NULL;
+}
+
+/* Whether the open batch is large enough. A frame costs much the same whatever its size, so a burst goes in larger ones. */
+static inline bool messaging__outbox_full_batch(const messaging__outbox *outbox) {
+  size_t size = outbox->open.buffer->size, waiting = outbox->bytes - size;
+  return size >= outbox->seal_bytes && (size >= 2 * outbox->seal_bytes || waiting < MESSAGING__SEAL_WAITING * outbox->seal_bytes);
 }
 
 /* Memory for a batch: in a block while batches are large and more of them wait than go out at once, else as much as the last one took. */
@@ -1146,7 +1368,8 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   if (!messaging__outbox_open(outbox, type)) return MESSAGING_ENOMEM;
   messaging__buffer *buffer = outbox->open.buffer;
   size_t before = buffer->size;
-  messaging__sink sink = {buffer, before + outbox->message_bytes_max, MESSAGING_OK};
+  messaging__sink sink = {buffer, before + outbox->message_bytes_max, 0, MESSAGING_OK};
+  sink.room = messaging__sink_room(&sink);
   msgpack_packer packer;
   msgpack_packer_init(&packer, &sink, messaging__sink_write);
   messaging_status status = encode(&packer, message) == 0 ? MESSAGING_OK : MESSAGING_EENCODE;
@@ -1163,7 +1386,7 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   bool relay = type == MESSAGING__RELAY;
   *(relay ? &outbox->relays : &outbox->outputs) += 1;
   *(relay ? &outbox->relay_bytes : &outbox->output_bytes) += size;
-  if (buffer->size >= outbox->seal_bytes) messaging__outbox_seal(outbox);
+  if (messaging__outbox_full_batch(outbox)) messaging__outbox_seal(outbox);
   *urgent = outbox->hold == MESSAGING__FLOWS || (outbox->hold == MESSAGING__HOLDS_OPEN && outbox->ready.count > sealed);
   return MESSAGING_OK;
 }
@@ -1697,6 +1920,8 @@ typedef struct {
   uint64_t asked_up_ms;        /* when the first question was asked that no STATUS has answered; 0: there is none */
   uint64_t renewed_ms;         /* when the connections were last found useless, */
   bool renew;                  /* which is for the shell to see to */
+  unsigned slot;               /* own batches need not be heard: their topic has these letters; 0: none */
+  bool tune;                   /* it has changed, so the shell has to subscribe anew */
   bool report_due, answer_due; /* a REPORT is to go out; it asks for an answer */
   bool term_wanted, term_echoed;
   bool lost, lost_shown;       /* the supervisor has fallen silent; the application sees termination for that alone */
@@ -1782,7 +2007,7 @@ static inline void messaging__worker_put_ranges(messaging__worker *worker, messa
       messaging__put_uint(writer, to - 1);
       count++;
     }
-    if (early) from = early->batch.position + early->batch.count;
+    if (early) from = messaging__later(from, early->batch.position + early->batch.count);
   }
   writer->bytes[tag_at + 2] = (uint8_t)count;
 }
@@ -1793,7 +2018,7 @@ static inline bool messaging__worker_report(messaging__worker *worker, uint64_t 
   unsigned flags = worker->answer_due ? MESSAGING__UP_ANSWER : 0;
   if (worker->term_wanted && !worker->term_echoed) flags |= MESSAGING__UP_TERM;
   if (MESSAGING__LOAD(&worker->inbox->terminated) && !worker->lost) flags |= MESSAGING__UP_TERM_SEEN;
-  if (worker->leaving) flags |= MESSAGING__UP_BYE;
+  if (worker->leaving && worker->state == MESSAGING__JOINED) flags |= MESSAGING__UP_BYE; /* who has ended answers alone: two goodbyes would answer each other */
   if (worker->bye_seen) flags |= MESSAGING__UP_BYE_SEEN;
   messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &worker->era);
   messaging__put_tag(&writer, 0x97);
@@ -1832,16 +2057,9 @@ static inline void messaging__worker_hello(messaging__worker *worker, uint64_t n
 /* Fills in the header of a batch and sends it. */
 static inline bool messaging__worker_send_flight(messaging__worker *worker, messaging__flight *flight, bool answer, uint64_t now) {
   messaging__buffer *buffer = flight->batch.buffer;
-  messaging__batch batch;
-  batch.type = flight->batch.type;
-  batch.id = worker->self.id;
-  batch.kind = worker->self.kind;
-  batch.nonce = worker->self.nonce;
-  batch.number = flight->number;
-  batch.position = worker->next;
-  batch.count = flight->batch.count;
-  batch.flags = answer ? MESSAGING__UP_ANSWER : 0;
-  batch.payload_size = (uint32_t)(buffer->size - MESSAGING__AT_PAYLOAD);
+  messaging__batch batch = {flight->batch.type, worker->self.id, worker->self.kind, worker->self.nonce, flight->number, worker->next,
+                            flight->batch.count, (uint8_t)(answer ? MESSAGING__UP_ANSWER : 0),
+                            (uint32_t)(buffer->size - MESSAGING__AT_PAYLOAD), {0, 0, 0}};
   /* libzmq may still be sending an earlier copy of these bytes by reference: they are written once, then a repetition is the same. */
   bool fresh = buffer->data[0] == 0;
   if (fresh) messaging__batch_write(buffer->data, &worker->era, &batch);
@@ -1868,8 +2086,8 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
   for (;;) {
     while (worker->flights_sent < worker->flights.count && !worker->stalled && worker->window) {
       messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, worker->flights_sent);
-      bool last = worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX || worker->flights_bytes >= worker->window / 2;
-      bool answer = last && flight->batch.type == MESSAGING__OUTPUT; /* of a relay batch its own broadcast tells */
+      /* More are on their way, so more may wait behind: an answer lets them go. Of a lone one there is time to hear. */
+      bool answer = worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX / 2 || worker->flights_bytes >= worker->window / 2;
       if (!messaging__worker_send_flight(worker, flight, answer, now)) break;
       worker->flights_sent++;
       if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;
@@ -1990,28 +2208,29 @@ static inline void messaging__worker_missing(messaging__worker *worker, uint64_t
   worker->nak_at = now;
 }
 
-/* Gives a batch that is next in order to the application; its own is only counted. False: no room, it will be asked for again. */
-static inline bool messaging__worker_deliver(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, bool own) {
-  if (!own) {
-    messaging__put_result result = messaging__inbox_put(worker->inbox, frame, batch);
-    if (result == MESSAGING__NO_MEMORY) messaging__report(&worker->port, MESSAGING_ENOMEM, NULL, "no memory for a batch; it will be asked for again");
-    if (result != MESSAGING__PUT) {
-      worker->stats.refused++;
-      return false;
-    }
+/* Gives a batch that is next in order to the application. False: no room, it will be asked for again. */
+static inline bool messaging__worker_deliver(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch) {
+  messaging__put_result result = messaging__inbox_put(worker->inbox, frame, batch);
+  if (result == MESSAGING__NO_MEMORY) messaging__report(&worker->port, MESSAGING_ENOMEM, NULL, "no memory for a batch; it will be asked for again");
+  if (result != MESSAGING__PUT) {
+    worker->stats.refused++;
+    return false;
   }
   worker->next = batch->position + batch->count;
   return true;
 }
 
 /* Keeps a batch that came ahead of a gap, in order, within bounds. */
-static inline void messaging__worker_keep_early(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, bool own) {
+static inline void messaging__worker_keep_early(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch) {
   messaging__early early = {{NULL, NULL, 0}, *batch};
+  bool own = batch->nonce == worker->self.nonce;
   size_t at = worker->early.count;
   while (at > 0) {
-    const messaging__early *other = (const messaging__early *)messaging__ring_at(&worker->early, at - 1);
+    messaging__early *other = (messaging__early *)messaging__ring_at(&worker->early, at - 1);
     if (other->batch.position == batch->position) {
-      worker->stats.duplicates++;
+      bool both = own && other->frame.owner == NULL;
+      if (both && other->batch.count < batch->count) other->batch.count = batch->count; /* a run that has grown */
+      else worker->stats.duplicates++;
       return;
     }
     if (other->batch.position < batch->position) break;
@@ -2041,9 +2260,8 @@ static inline void messaging__worker_drain_early(messaging__worker *worker, uint
   while (worker->early.count) {
     const messaging__early *early = (const messaging__early *)messaging__ring_at(&worker->early, 0);
     if (early->batch.position > worker->next) break;
-    if (early->batch.position == worker->next &&
-        !messaging__worker_deliver(worker, early->frame, &early->batch, early->frame.owner == NULL))
-      break;
+    if (early->frame.owner == NULL) worker->next = messaging__later(worker->next, early->batch.position + early->batch.count);
+    else if (early->batch.position == worker->next && !messaging__worker_deliver(worker, early->frame, &early->batch)) break;
     messaging__worker_drop_early(worker);
   }
   if (worker->next > before) messaging__worker_advanced(worker, now);
@@ -2067,25 +2285,45 @@ static inline void messaging__worker_ask(messaging__worker *worker, uint64_t now
   worker->stats.repairs_asked++;
 }
 
-
-static inline void messaging__worker_batch(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, uint64_t now) {
-  bool own = batch->nonce == worker->self.nonce;
-  uint64_t end = batch->position + batch->count;
-  if (own) messaging__worker_acknowledged(worker, batch->number + 1, now);
-  if (end <= worker->next) {
-    worker->stats.duplicates++;
+/* Numbers from first on, up to end, went to this worker's own batches, the last of which is batch: they count as delivered. */
+static inline void messaging__worker_own(messaging__worker *worker, uint64_t first, uint64_t end, uint64_t batch, uint64_t now) {
+  messaging__worker_acknowledged(worker, batch + 1, now);
+  if (first >= end || end <= worker->next) return;
+  worker->known = messaging__later(worker->known, end);
+  if (first > worker->next) {
+    messaging__slice none = {NULL, NULL, 0};
+    messaging__batch own = {MESSAGING__RELAY, 0, 0, worker->self.nonce, batch, first, 0, 0, 0, {0, 0, 0}};
+    own.count = (uint32_t)messaging__earlier(end - first, UINT32_MAX);
+    messaging__worker_keep_early(worker, none, &own);
     return;
   }
-  worker->known = messaging__later(worker->known, end);
-  if (batch->position > worker->next) {
-    messaging__worker_keep_early(worker, frame, batch, own);
-  } else if (batch->position < worker->next) {
+  worker->next = end;
+  messaging__worker_advanced(worker, now);
+  messaging__worker_drain_early(worker, now);
+}
+
+/* Whose the relay messages before end are. */
+static inline void messaging__worker_run(messaging__worker *worker, const messaging__run *run, uint64_t end, uint64_t now) {
+  if (run->nonce == worker->self.nonce && run->batch < worker->number) messaging__worker_own(worker, run->first, end, run->batch, now);
+}
+
+static inline void messaging__worker_batch(messaging__worker *worker, messaging__slice frame, const messaging__batch *batch, uint64_t now) {
+  uint64_t end = batch->position + batch->count;
+  messaging__worker_run(worker, &batch->run, batch->position, now);
+  if (end <= worker->next) worker->stats.duplicates++;
+  if (batch->nonce == worker->self.nonce) {
+    messaging__worker_own(worker, batch->position, end, batch->number, now);
+  } else if (end > worker->next && batch->position < worker->next) {
     worker->stats.malformed++;
     messaging__report(&worker->port, MESSAGING_EBADMSG, &worker->supervisor, "a batch overlaps another");
-    return;
-  } else if (messaging__worker_deliver(worker, frame, batch, own)) {
-    messaging__worker_advanced(worker, now);
-    messaging__worker_drain_early(worker, now);
+  } else if (end > worker->next) {
+    worker->known = messaging__later(worker->known, end);
+    if (batch->position > worker->next) {
+      messaging__worker_keep_early(worker, frame, batch);
+    } else if (messaging__worker_deliver(worker, frame, batch)) {
+      messaging__worker_advanced(worker, now);
+      messaging__worker_drain_early(worker, now);
+    }
   }
   messaging__worker_missing(worker, now);
 }
@@ -2103,6 +2341,7 @@ static inline void messaging__worker_cut(messaging__worker *worker, uint64_t fir
 /* What every downward control frame ends with. */
 typedef struct {
   uint64_t next, first;
+  messaging__run run; /* up to next */
   uint32_t ack_ms;
   unsigned flags;
   messaging__who terms[2];
@@ -2112,6 +2351,9 @@ typedef struct {
 static inline bool messaging__news_read(messaging__reader *reader, messaging__news *news) {
   news->next = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
   news->first = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  news->run.nonce = messaging__read_uint(reader, UINT64_MAX);
+  news->run.first = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
+  news->run.batch = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
   news->ack_ms = (uint32_t)messaging__read_uint(reader, 60000);
   news->flags = (unsigned)messaging__read_uint(reader, 127);
   news->term_count = messaging__read_array(reader);
@@ -2146,6 +2388,7 @@ static inline void messaging__worker_news(messaging__worker *worker, const messa
   worker->ack_ms = news->ack_ms > MESSAGING__ACK_MS ? news->ack_ms : (uint32_t)MESSAGING__ACK_MS;
   worker->known = messaging__later(worker->known, news->next);
   messaging__worker_terms(worker, news);
+  messaging__worker_run(worker, &news->run, news->next, now);
   messaging__worker_cut(worker, news->first, now);
   messaging__worker_missing(worker, now);
   if (news->flags & MESSAGING__DOWN_ANSWER) worker->report_due = true;
@@ -2161,7 +2404,8 @@ static inline void messaging__worker_news(messaging__worker *worker, const messa
 static inline bool messaging__worker_status(messaging__worker *worker, messaging__reader *reader, bool welcome,
                                             const messaging__envelope *envelope, uint64_t now) {
   messaging__news news;
-  if (messaging__read_array(reader) != 8) return false;
+  if (messaging__read_array(reader) != 12) return false;
+  unsigned slot = (unsigned)messaging__read_uint(reader, MESSAGING__SLOTS - 1);
   uint64_t expected = messaging__read_uint(reader, MESSAGING__NUMBER_MAX);
   uint64_t window = messaging__read_uint(reader, UINT32_MAX);
   uint32_t probe = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
@@ -2175,6 +2419,10 @@ static inline bool messaging__worker_status(messaging__worker *worker, messaging
     worker->hello_at = MESSAGING__NEVER;
     if (worker->hello_ms == 2 * MESSAGING__HELLO_MS) messaging__worker_took(worker, now - worker->spoken_ms); /* to the only one */
   }
+  if (slot != worker->slot && !worker->leaving) { /* who leaves has none any more, and need not hear itself for that */
+    worker->slot = slot;
+    worker->tune = true;
+  }
   messaging__worker_acknowledged(worker, expected, now);
   messaging__worker_set_window(worker, window, now);
   messaging__worker_told(worker, probe, (news.flags & MESSAGING__DOWN_GAP) != 0, now);
@@ -2184,7 +2432,7 @@ static inline bool messaging__worker_status(messaging__worker *worker, messaging
 
 static inline bool messaging__worker_heartbeat(messaging__worker *worker, messaging__reader *reader, uint64_t now) {
   messaging__news news;
-  if (messaging__read_array(reader) != 5 || !messaging__news_read(reader, &news)) return false;
+  if (messaging__read_array(reader) != 8 || !messaging__news_read(reader, &news)) return false;
   if (worker->state == MESSAGING__JOINED) messaging__worker_news(worker, &news, now);
   else if (news.flags & MESSAGING__DOWN_BYE) messaging__worker_end(worker, MESSAGING_ENOTRUNNING, "the supervisor has left");
   return true;
@@ -2256,13 +2504,13 @@ static inline void messaging__worker_receive(messaging__worker *worker, messagin
     return;
   }
   bool fine = messaging__envelope_read(&reader, &envelope);
-  if (fine && envelope.version != MESSAGING_WIRE_VERSION) {
+  messaging__topic_of(topic, &worker->self);
+  bool mine = fine && envelope.topic_size == 17 && memcmp(envelope.topic, topic + 3, 17) == 0;
+  if (fine && envelope.version != MESSAGING_WIRE_VERSION && !(mine && envelope.type == MESSAGING__REFUSE)) {
     messaging__report(&worker->port, MESSAGING_EVERSION, &worker->supervisor, "a frame of another wire version");
     return;
   }
-  messaging__topic_of(topic, &worker->self);
-  bool mine = fine && envelope.topic_size == 17 && memcmp(envelope.topic, topic + 3, 17) == 0;
-  if (fine && !mine && !(envelope.topic_size == 1 && envelope.topic[0] == 'B')) fine = false;
+  if (fine && !mine && (envelope.topic_size == 0 || envelope.topic[0] != 'B')) fine = false;
   if (fine) {
     /* Who is not on the list of a new generation is told so by that one. */
     bool known = worker->state == MESSAGING__JOINED && memcmp(envelope.session, worker->era.session, 16) == 0 &&
@@ -2403,6 +2651,7 @@ struct messaging__peer {
   uint64_t former[MESSAGING__NONCES_MAX]; /* nonces of incarnations that are over: their late announcements are ignored */
   uint64_t unseated;                      /* nonce of one that was welcomed and has not spoken, when another announced itself */
   uint64_t refused;                       /* nonce that was last refused, and reported */
+  unsigned slot;                          /* of its batches' topic; 0: none of its own */
   bool confirmed;                         /* it has spoken in this generation: it has its welcome */
   bool silent;                            /* reported as lost, may come back */
   bool fenced;                            /* history was cut before it, and it has not acknowledged anything since */
@@ -2412,6 +2661,7 @@ struct messaging__peer {
   uint64_t has;                           /* all relay messages below are in its inbox */
   uint64_t heard_ms;
   uint32_t probe;
+  bool waits;                             /* on the list of the blocked, from which it is taken when that is looked through */
   bool busy;                              /* on the list of those with something to do: */
   bool status_due, answer_due, gap, bye_heard;
   uint64_t ack_at;
@@ -2443,20 +2693,30 @@ typedef struct {
   bool fence_slow, running;
 
   messaging__ring peers;   /* of messaging__peer * */
-  messaging__ring busy;    /* of messaging__peer * */
+  messaging__ring busy;    /* of messaging__peer *: those with something to do */
+  messaging__ring blocked; /* of messaging__peer *: those whose batch found no room */
   messaging__map by_id, by_nonce;
+  uint64_t struck[MESSAGING__STRUCK_MAX]; /* nonces of incarnations whose ids were left out: theirs may be listed again */
+  size_t struck_count;
   uint32_t live, joined;   /* peers that are listed or active; of these, confirmed */
   messaging__ring parked;  /* of messaging__parked, oldest first */
 
   messaging__who terms[2];
   size_t term_count;
   uint64_t own_number;
+  messaging__run run;      /* the last relay messages */
+  uint64_t slots;          /* those that peers have: a bit each */
+  uint64_t told_next;      /* when history was full, the last sender was told of this next */
   uint64_t held;           /* lowest number that somebody needs, as of the last look; it only grows */
   uint64_t heartbeat_at, scan_at;
   uint64_t now_ms;         /* of the call that is going on */
   uint64_t fence_at;       /* when those who hold back the full history have had their time */
   uint64_t marked;         /* who does not have all below this is reminded */
   uint64_t marking, marked_at; /* what marked becomes then: by that time everybody in time has acknowledged it */
+  uint64_t unblock_at;     /* the blocked are looked at then at the earliest: with many of them not in every pump */
+  bool unblock_due;        /* that was put off */
+  uint64_t needed_at;      /* likewise, when held is looked at again; */
+  bool looked;             /* that was done, and nothing has happened since */
   size_t full_for;         /* in this pump, a frame of so many bytes found no room in the history */
   bool heartbeat_due;
   bool leaving, flushing;
@@ -2490,6 +2750,7 @@ static inline void messaging__im_init(messaging__im *im, const messaging__port *
   im->heartbeat_at = im->scan_at = im->fence_at = MESSAGING__NEVER;
   messaging__ring_init(&im->peers, sizeof(messaging__peer *));
   messaging__ring_init(&im->busy, sizeof(messaging__peer *));
+  messaging__ring_init(&im->blocked, sizeof(messaging__peer *));
   messaging__ring_init(&im->parked, sizeof(messaging__parked));
   inbox->has_log = true;
   inbox->own_nonce = self->nonce;
@@ -2527,6 +2788,9 @@ static inline uint32_t messaging__im_ack_ms(const messaging__im *im) {
 static inline void messaging__im_put_news(messaging__im *im, messaging__writer *writer, unsigned flags) {
   messaging__put_uint(writer, messaging__im_next(im));
   messaging__put_uint(writer, im->inbox->log.first);
+  messaging__put_uint(writer, im->run.nonce);
+  messaging__put_uint(writer, im->run.first);
+  messaging__put_uint(writer, im->run.batch);
   messaging__put_uint(writer, messaging__im_ack_ms(im));
   messaging__put_uint(writer, flags | (im->leaving ? (unsigned)MESSAGING__DOWN_BYE : 0u));
   messaging__put_tag(writer, 0x90u | (unsigned)im->term_count);
@@ -2539,7 +2803,7 @@ static inline void messaging__im_put_news(messaging__im *im, messaging__writer *
 static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
   messaging__writer writer;
   messaging__frame_begin(&writer, NULL, 'B', MESSAGING__HEARTBEAT, &im->era);
-  messaging__put_tag(&writer, 0x95);
+  messaging__put_tag(&writer, 0x98);
   messaging__im_put_news(im, &writer, 0);
   messaging__send_control(&im->port, &writer);
   im->heartbeat_due = false;
@@ -2554,7 +2818,8 @@ static inline void messaging__im_status(messaging__im *im, messaging__peer *peer
   if (peer->bye_heard) flags |= MESSAGING__DOWN_BYE_SEEN;
   if (peer->gap) flags |= MESSAGING__DOWN_GAP;
   messaging__frame_begin(&writer, &peer->who, 0, type, &im->era);
-  messaging__put_tag(&writer, 0x98);
+  messaging__put_tag(&writer, 0x9c);
+  messaging__put_uint(&writer, peer->slot);
   messaging__put_uint(&writer, peer->expected);
   messaging__put_uint(&writer, peer->blocked ? 0 : MESSAGING__WINDOW_BYTES);
   messaging__put_uint(&writer, peer->probe);
@@ -2639,13 +2904,29 @@ static inline void messaging__im_fence(messaging__im *im, size_t size) {
   messaging__im_tell_fenced(im);
 }
 
+/* The sender of the last messages may not know yet that they are taken, and so hold back the history: it is told, and asked, once. */
+static inline void messaging__im_tell_last(messaging__im *im) {
+  if (im->told_next == messaging__im_next(im)) return;
+  im->told_next = messaging__im_next(im);
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, im->run.nonce);
+  if (!peer || peer->has >= im->told_next) return;
+  peer->answer_due = peer->status_due = true;
+  messaging__im_busy(im, peer);
+}
+
 /* Sees to room in the history for a frame, trimming what nobody needs any more. */
 static inline bool messaging__im_room(messaging__im *im, size_t size) {
   messaging__log *log = &im->inbox->log;
+  bool early = false; /* for another look at what is needed */
   pthread_mutex_lock(&im->inbox->lock);
   while (log->chunks.count && !messaging__log_fits(log, size)) {
     uint64_t end = messaging__log_chunk(log, 0)->next;
-    if (im->held < end) im->held = messaging__im_needed(im);
+    early = im->held < end && im->now_ms < im->needed_at;
+    if (im->held < end && !early) {
+      im->held = messaging__im_needed(im);
+      im->needed_at = im->now_ms + im->peers.count / MESSAGING__LOOK_RATE;
+      im->looked = true;
+    }
     if (im->held < end) break;
     messaging__inbox_log_drop(im->inbox);
   }
@@ -2654,7 +2935,13 @@ static inline bool messaging__im_room(messaging__im *im, size_t size) {
   if (fits) im->fence_at = MESSAGING__NEVER;
   else MESSAGING__STORE(&im->inbox->wanted, true);
   pthread_mutex_unlock(&im->inbox->lock);
-  return fits;
+  if (fits) return true;
+  messaging__im_tell_last(im);
+  if (early && !im->looked) { /* somebody may need less by now */
+    im->unblock_due = true;
+    im->unblock_at = im->needed_at;
+  }
+  return false;
 }
 
 /* Copies what a peer asked for behind each other, up to the size of one repair frame. The number of batches. The first batch goes whatever the
@@ -2668,6 +2955,8 @@ static inline uint32_t messaging__im_fill(messaging__im *im, messaging__peer *pe
     messaging__batch batch;
     while (messaging__log_read(&im->inbox->log, &place, &frame) && messaging__batch_read(frame.data, frame.size, &batch) &&
            batch.position < range->next) {
+      /* Its own need not go: the batch behind them, which goes, tells it of them. */
+      if (batch.nonce == peer->who.nonce && batch.position + batch.count < range->next) continue;
       if (count && buffer->size + frame.size > MESSAGING__REPAIR_BYTES) return count;
       bool first = count == 0 && peer->repair_fresh;
       if ((frame.size > peer->repair_credit && !first) || !messaging__buffer_reserve(buffer, buffer->size + frame.size)) {
@@ -2742,6 +3031,12 @@ static inline bool messaging__peer_was(const messaging__peer *peer, uint64_t non
   return false;
 }
 
+static inline bool messaging__im_struck(const messaging__im *im, uint64_t nonce) {
+  for (size_t i = 0; i < MESSAGING__STRUCK_MAX; i++)
+    if (im->struck[i] == nonce) return true;
+  return false;
+}
+
 /* What a peer was doing is void: it has died, left, or begins anew. */
 static inline void messaging__peer_reset(messaging__im *im, messaging__peer *peer) {
   if (peer->confirmed && peer->state == MESSAGING__ACTIVE) im->joined--;
@@ -2750,6 +3045,17 @@ static inline void messaging__peer_reset(messaging__im *im, messaging__peer *pee
   peer->repair_count = 0;
   peer->ack_at = peer->remind_at = MESSAGING__NEVER;
   peer->has = im->inbox->log.first;
+  im->slots &= ~((uint64_t)1 << peer->slot);
+  peer->slot = 0;
+}
+
+/* The lowest slot that nobody has; 0 when all are taken. Slot 0 is everybody's. */
+static inline void messaging__im_seat(messaging__im *im, messaging__peer *peer) {
+  unsigned slot = 1;
+  while (slot < MESSAGING__SLOTS && im->slots >> slot & 1) slot++;
+  if (slot == MESSAGING__SLOTS) return;
+  im->slots |= (uint64_t)1 << slot;
+  peer->slot = slot;
 }
 
 /* A new incarnation of a listed worker. */
@@ -2759,6 +3065,7 @@ static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer
   peer->unseated = peer->state == MESSAGING__ACTIVE && !peer->confirmed ? peer->who.nonce : 0;
   messaging__peer_forget_nonce(im, peer);
   messaging__peer_reset(im, peer);
+  messaging__im_seat(im, peer);
   im->held = messaging__earlier(im->held, peer->has);
   peer->who.nonce = nonce;
   peer->state = MESSAGING__ACTIVE;
@@ -2783,7 +3090,8 @@ static inline void messaging__im_report_refusal(messaging__im *im, messaging__pe
 /* A worker announces itself to the peer that it claims to be. False: it may try again later. */
 static inline bool messaging__im_admit(messaging__im *im, messaging__peer *peer, const messaging__parked *hello, uint64_t now) {
   const messaging__who *who = &hello->who;
-  if (messaging__peer_was(peer, who->nonce) || (peer->state == MESSAGING__LEFT && peer->who.nonce == who->nonce)) return true;
+  if (messaging__peer_was(peer, who->nonce) || messaging__im_struck(im, who->nonce)) return true;
+  if (peer->state == MESSAGING__LEFT && peer->who.nonce == who->nonce) return true;
   if (peer->state == MESSAGING__ACTIVE && peer->who.nonce == who->nonce) {
     messaging__im_status(im, peer, MESSAGING__WELCOME);
   } else if (who->kind != peer->who.kind) {
@@ -2911,15 +3219,29 @@ static inline void messaging__im_block(messaging__im *im, messaging__peer *peer,
   peer->blocked_type = type;
   peer->blocked_size = size;
   messaging__im_busy(im, peer);
+  if (!peer->waits) messaging__ring_push(&im->blocked, &peer);
+  peer->waits = true;
 }
 
-/* Numbers, keeps and publishes a relay batch. The position is written where the frame lies, its payload is not looked at. */
-static inline bool messaging__im_relay(messaging__im *im, messaging__slice frame, messaging__batch *batch, uint64_t now) {
+/* A broadcast tells whose the messages before it are, and that peer which of its batches were taken: it need not be told again. */
+static inline void messaging__im_told(messaging__im *im, uint64_t nonce) {
+  messaging__peer *peer = im->run.nonce == nonce ? NULL : (messaging__peer *)messaging__map_get(&im->by_nonce, im->run.nonce);
+  if (peer && peer->expected == im->run.batch + 1) peer->ack_at = MESSAGING__NEVER;
+}
+
+/* Numbers, keeps and publishes a relay batch. What it is told is written where the frame lies; its payload is not looked at. */
+static inline bool messaging__im_relay(messaging__im *im, messaging__slice frame, messaging__batch *batch, unsigned slot, uint64_t now) {
   messaging__slice kept;
   if (!messaging__im_room(im, frame.size)) return false;
   batch->position = messaging__im_next(im);
   messaging__store_be(frame.data + MESSAGING__AT_POSITION, batch->position, 8);
+  messaging__put_letters(frame.data + MESSAGING__AT_LETTERS, slot);
+  messaging__put_run(frame.data, &im->run);
   if (!messaging__inbox_log(im->inbox, frame, batch, &kept)) return false;
+  messaging__im_told(im, batch->nonce);
+  if (im->run.nonce != batch->nonce) im->run.first = batch->position;
+  im->run.nonce = batch->nonce;
+  im->run.batch = batch->number;
   messaging__im_publish(im, kept, now);
   return true;
 }
@@ -2941,14 +3263,14 @@ static inline bool messaging__im_batch(messaging__im *im, messaging__peer *peer,
     return true;
   }
   bool relay = batch->type == MESSAGING__RELAY;
-  bool taken = relay ? messaging__im_relay(im, frame, batch, now) : messaging__inbox_put(im->inbox, frame, batch) == MESSAGING__PUT;
+  bool taken = relay ? messaging__im_relay(im, frame, batch, peer->slot, now) : messaging__inbox_put(im->inbox, frame, batch) == MESSAGING__PUT;
   if (!taken) {
     messaging__im_block(im, peer, batch->type, frame.size);
     return true;
   }
   peer->expected++;
   peer->blocked = false;
-  if (relay) peer->ack_at = MESSAGING__NEVER; /* its own broadcast tells it */
+  if (relay && peer->slot == 0) peer->ack_at = MESSAGING__NEVER; /* it hears its own broadcast */
   return true;
 }
 
@@ -3017,11 +3339,13 @@ static inline bool messaging__im_report(messaging__im *im, messaging__peer *peer
 }
 
 /* Whoever speaks first in the session has the id. So an incarnation whose welcome was followed by another's announcement, which may be a late
- * one of the dead, takes its place again, unless the other has spoken. */
-static inline messaging__peer *messaging__im_unseated(messaging__im *im, int64_t id, uint64_t nonce, uint64_t now) {
+ * one of the dead, takes its place again. If the other has spoken, it waits, as one that announces itself does: what spoke may have been late, too. */
+static inline messaging__peer *messaging__im_unseated(messaging__im *im, int64_t id, uint64_t nonce, uint64_t now, bool *waits) {
   if (id < INT32_MIN || id > INT32_MAX) return NULL;
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key((pid_t)id));
-  if (!peer || peer->state != MESSAGING__ACTIVE || peer->confirmed || peer->unseated != nonce || nonce == 0) return NULL;
+  if (!peer || (peer->state != MESSAGING__ACTIVE && peer->state != MESSAGING__LEFT) || peer->unseated != nonce || nonce == 0) return NULL;
+  *waits = true;
+  if (peer->confirmed && now < peer->heard_ms + im->silence_ms) return NULL;
   messaging__im_accept(im, peer, nonce, now);
   return peer->who.nonce == nonce ? peer : NULL;
 }
@@ -3031,14 +3355,15 @@ static inline messaging__peer *messaging__im_sender(messaging__im *im, const mes
                                                     uint64_t now) {
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, nonce);
   bool ours = memcmp(envelope->session, im->era.session, 16) == 0;
-  if (ours && !peer && envelope->generation == im->era.generation) peer = messaging__im_unseated(im, id, nonce, now);
+  bool waits = false;
+  if (ours && !peer && envelope->generation == im->era.generation) peer = messaging__im_unseated(im, id, nonce, now, &waits);
   if (ours && peer && peer->who.id == id && envelope->generation == im->era.generation) {
     messaging__im_heard(im, peer, now);
     return peer;
   }
   im->stats.stale++;
   /* Also when a late announcement put it on the list of a new generation: its handle is that of the old one. */
-  if (ours && (!peer || envelope->generation != im->era.generation) && id >= INT32_MIN && id <= INT32_MAX) {
+  if (ours && !waits && (!peer || envelope->generation != im->era.generation) && id >= INT32_MIN && id <= INT32_MAX) {
     messaging__who who = {(pid_t)id, 0, nonce};
     messaging__im_refuse(im, &who, MESSAGING_ENOTRUNNING);
   }
@@ -3053,6 +3378,7 @@ static inline void messaging__im_receive(messaging__im *im, messaging__slice fra
   messaging__who who = {0, 0, 0};
   messaging__peer *peer;
   im->now_ms = now;
+  im->looked = false;
   im->stats.frames_received++;
   im->stats.bytes_received += frame.size;
   bool fine = messaging__envelope_read(&reader, &envelope);
@@ -3144,6 +3470,16 @@ static inline void messaging__im_scan(messaging__im *im, uint64_t now) {
     messaging__im_listen(im, peer, now);
     messaging__im_remind(im, peer, now);
   }
+  im->scan_at = messaging__later(im->scan_at, now + im->peers.count / MESSAGING__LOOK_RATE);
+}
+
+/* Whether the inbox has room for an output batch. */
+static inline bool messaging__im_output_room(messaging__im *im, size_t size) {
+  pthread_mutex_lock(&im->inbox->lock);
+  bool room = messaging__inbox_fits(im->inbox, size);
+  if (!room) MESSAGING__STORE(&im->inbox->wanted, true);
+  pthread_mutex_unlock(&im->inbox->lock);
+  return room;
 }
 
 /* A blocked peer's window opens when its batch would find room. */
@@ -3153,41 +3489,38 @@ static inline void messaging__im_unblock(messaging__im *im, messaging__peer *pee
     room = peer->blocked_size < im->full_for && messaging__im_room(im, peer->blocked_size);
     if (!room && peer->blocked_size < im->full_for) im->full_for = peer->blocked_size;
   } else {
-    pthread_mutex_lock(&im->inbox->lock);
-    room = messaging__inbox_fits(im->inbox, peer->blocked_size);
-    if (!room) MESSAGING__STORE(&im->inbox->wanted, true);
-    pthread_mutex_unlock(&im->inbox->lock);
+    room = messaging__im_output_room(im, peer->blocked_size);
   }
   if (!room) return;
   peer->blocked = false;
   peer->status_due = true;
+  messaging__im_busy(im, peer);
 }
 
-/* Whether the next batch of the supervisor's own application finds room. */
-static inline bool messaging__im_own_room(messaging__im *im, const messaging__outgoing *own) {
-  if (own->type == MESSAGING__RELAY) return messaging__im_room(im, own->buffer->size);
-  pthread_mutex_lock(&im->inbox->lock);
-  bool room = messaging__inbox_fits(im->inbox, own->buffer->size);
-  if (!room) MESSAGING__STORE(&im->inbox->wanted, true);
-  pthread_mutex_unlock(&im->inbox->lock);
-  return room;
+/* Looks for room for all who are blocked. With many it is not done in every pump, but so seldom that all looks together cost the same for any number. */
+static inline void messaging__im_unblock_all(messaging__im *im, uint64_t now) {
+  if (im->blocked.count > 0 && now < im->unblock_at) im->unblock_due = true;
+  if (im->unblock_due) return;
+  for (size_t left = im->blocked.count; left; left--) {
+    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->blocked, 0);
+    messaging__ring_pop(&im->blocked);
+    if (peer->blocked) messaging__im_unblock(im, peer);
+    peer->waits = peer->blocked;
+    if (peer->waits) messaging__ring_push(&im->blocked, &peer);
+  }
+  im->unblock_at = messaging__later(im->unblock_at, now + im->blocked.count / MESSAGING__LOOK_RATE);
 }
 
 /* Takes what the supervisor's own application sent. False when it has to wait for room or memory. */
 static inline bool messaging__im_take_own(messaging__im *im, const messaging__outgoing *own, uint64_t now) {
-  if (!messaging__im_own_room(im, own)) return false;
-  messaging__slice kept, frame = messaging__slice_of(own->buffer);
+  messaging__slice frame = messaging__slice_of(own->buffer);
   messaging__batch batch = {own->type, im->self.id, im->self.kind, im->self.nonce, im->own_number, messaging__im_next(im), own->count, 0,
-                            (uint32_t)(own->buffer->size - MESSAGING__AT_PAYLOAD)};
+                            (uint32_t)(own->buffer->size - MESSAGING__AT_PAYLOAD), {0, 0, 0}};
   messaging__batch_write(own->buffer->data, &im->era, &batch);
-  if (own->type == MESSAGING__OUTPUT) {
-    if (messaging__inbox_put(im->inbox, frame, &batch) != MESSAGING__PUT) return false;
-  } else {
-    if (!messaging__inbox_log(im->inbox, frame, &batch, &kept)) return false;
-    messaging__im_publish(im, kept, now);
-  }
-  im->own_number++;
-  return true;
+  bool taken = own->type == MESSAGING__RELAY ? messaging__im_relay(im, frame, &batch, 0, now)
+                                             : messaging__im_output_room(im, frame.size) && messaging__inbox_put(im->inbox, frame, &batch) == MESSAGING__PUT;
+  if (taken) im->own_number++;
+  return taken;
 }
 
 static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
@@ -3208,12 +3541,11 @@ static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
 
 /* One turn for a peer with something to do. True: it has more. */
 static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer, uint64_t now) {
-  if (peer->blocked) messaging__im_unblock(im, peer);
   if (now >= peer->ack_at) peer->status_due = true;
   if (peer->who.nonce == 0) return false;
   if (peer->status_due) messaging__im_status(im, peer, MESSAGING__STATUS);
   messaging__im_repair(im, peer);
-  return peer->blocked || peer->repair_count || peer->ack_at != MESSAGING__NEVER;
+  return peer->repair_count || peer->ack_at != MESSAGING__NEVER;
 }
 
 /* Does what is due and sends what can go. */
@@ -3221,7 +3553,9 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
   if (!im->running) return;
   im->now_ms = now;
   im->full_for = SIZE_MAX;
+  im->unblock_due = im->looked = false;
   messaging__im_send_own(im, now);
+  messaging__im_unblock_all(im, now);
   for (size_t left = im->busy.count; left; left--) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
     messaging__ring_pop(&im->busy);
@@ -3237,6 +3571,7 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
 static inline uint64_t messaging__im_deadline(const messaging__im *im, uint64_t now) {
   if (!im->running) return MESSAGING__NEVER;
   uint64_t at = messaging__earlier(messaging__earlier(im->heartbeat_at, im->scan_at), im->fence_at);
+  if (im->unblock_due) at = messaging__earlier(at, im->unblock_at);
   for (size_t i = 0; i < im->busy.count; i++) {
     const messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, i);
     at = messaging__earlier(at, peer->repair_count ? now : peer->ack_at);
@@ -3303,6 +3638,15 @@ static inline messaging__peer *messaging__peer_new(messaging_child child) {
   return peer;
 }
 
+/* Takes a peer off the busy or the blocked, which keep their order. */
+static inline void messaging__im_unlist(messaging__ring *ring, const messaging__peer *peer) {
+  for (size_t left = ring->count; left; left--) {
+    messaging__peer *other = *(messaging__peer **)messaging__ring_at(ring, 0);
+    messaging__ring_pop(ring);
+    if (other != peer) messaging__ring_push(ring, &other);
+  }
+}
+
 /* Strikes a peer from the list. Its worker is told, and a newcomer of the same id learns of its former incarnations. */
 static inline void messaging__im_strike(messaging__im *im, messaging__peer *peer, messaging__peer *heir) {
   if (messaging__peer_live(peer)) im->live--;
@@ -3311,12 +3655,11 @@ static inline void messaging__im_strike(messaging__im *im, messaging__peer *peer
   messaging__peer_reset(im, peer);
   if (peer->watch >= 0) im->port.unwatch(im->port.self, peer->watch);
   if (heir) memcpy(heir->former, peer->former, sizeof heir->former);
+  for (size_t i = 0; !heir && i < MESSAGING__NONCES_MAX; i++)
+    if (peer->former[i]) im->struck[im->struck_count++ % MESSAGING__STRUCK_MAX] = peer->former[i];
   messaging__map_remove(&im->by_id, messaging__id_key(peer->who.id));
-  for (size_t left = im->busy.count; left; left--) {
-    messaging__peer *other = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
-    messaging__ring_pop(&im->busy);
-    if (other != peer) messaging__ring_push(&im->busy, &other);
-  }
+  if (peer->busy) messaging__im_unlist(&im->busy, peer);
+  if (peer->waits) messaging__im_unlist(&im->blocked, peer);
   MESSAGING_FREE(peer);
 }
 
@@ -3335,12 +3678,14 @@ static inline void messaging__im_enter(messaging__im *im, messaging__peer *peer,
 
 /* Makes room for so many peers, so that entering them cannot fail. */
 static inline bool messaging__im_prepare(messaging__im *im, size_t count) {
-  return messaging__ring_grow(&im->peers, count) && messaging__ring_grow(&im->busy, count) && messaging__map_reserve(&im->by_id, count);
+  return messaging__ring_grow(&im->peers, count) && messaging__ring_grow(&im->busy, count) && messaging__ring_grow(&im->blocked, count) &&
+         messaging__map_reserve(&im->by_id, count);
 }
 
 /* Makes the newcomers of a new list, and marks the peers that are not on it. */
 static inline bool messaging__im_plan(messaging__im *im, const messaging_child *children, size_t count, messaging__ring *newcomers,
-                                      size_t *survivors) {
+                                      messaging__map *heirs, size_t *survivors) {
+  if (count && !messaging__map_reserve(heirs, count)) return false;
   for (size_t i = 0; i < im->peers.count; i++) messaging__im_peer(im, i)->dropped = true;
   for (size_t i = 0; i < count; i++) {
     messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(children[i].pid));
@@ -3354,16 +3699,9 @@ static inline bool messaging__im_plan(messaging__im *im, const messaging_child *
       MESSAGING_FREE(peer);
       return false;
     }
+    messaging__map_put(heirs, messaging__id_key(children[i].pid), peer);
   }
   return true;
-}
-
-static inline messaging__peer *messaging__im_heir(const messaging__ring *newcomers, pid_t id) {
-  for (size_t i = 0; i < newcomers->count; i++) {
-    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(newcomers, i);
-    if (peer->who.id == id) return peer;
-  }
-  return NULL;
 }
 
 /* Begins a new generation, once the old peers are struck. */
@@ -3374,18 +3712,20 @@ static inline void messaging__im_renew(messaging__im *im) {
   im->held = im->marked = im->marking = 1;
   im->marked_at = MESSAGING__NEVER;
   im->flushed_next = 0;
+  memset(&im->run, 0, sizeof im->run);
 }
 
 /* A new list. It cannot fail half-way: what needs memory comes first. */
 static inline messaging_status messaging__im_update(messaging__im *im, const messaging_child *children, size_t count, uint64_t now) {
   messaging__ring newcomers, kept;
+  messaging__map heirs = {NULL, 0, 0}; /* the newcomers by id */
   size_t survivors = 0;
   messaging__ring_init(&newcomers, sizeof(messaging__peer *));
   messaging__ring_init(&kept, sizeof(messaging__peer *));
   im->now_ms = now;
   messaging__im_send_own(im, now);
   messaging__im_reap(im);
-  bool done = messaging__im_plan(im, children, count, &newcomers, &survivors) && messaging__im_prepare(im, count) &&
+  bool done = messaging__im_plan(im, children, count, &newcomers, &heirs, &survivors) && messaging__im_prepare(im, count) &&
               messaging__ring_grow(&kept, count);
   if (done && survivors == 0) {
     pthread_mutex_lock(&im->inbox->lock);
@@ -3395,7 +3735,7 @@ static inline messaging_status messaging__im_update(messaging__im *im, const mes
   if (done) {
     for (size_t i = 0; i < im->peers.count; i++) {
       messaging__peer *peer = messaging__im_peer(im, i);
-      if (peer->dropped) messaging__im_strike(im, peer, messaging__im_heir(&newcomers, peer->who.id));
+      if (peer->dropped) messaging__im_strike(im, peer, (messaging__peer *)messaging__map_get(&heirs, messaging__id_key(peer->who.id)));
       else messaging__ring_push(&kept, &peer);
     }
     messaging__ring_free(&im->peers);
@@ -3411,6 +3751,7 @@ static inline messaging_status messaging__im_update(messaging__im *im, const mes
   }
   if (!done) messaging__ring_free(&kept);
   messaging__ring_free(&newcomers);
+  messaging__map_free(&heirs);
   return done ? MESSAGING_OK : MESSAGING_ENOMEM;
 }
 
@@ -3468,6 +3809,7 @@ static inline void messaging__im_free(messaging__im *im) {
   }
   messaging__ring_free(&im->peers);
   messaging__ring_free(&im->busy);
+  messaging__ring_free(&im->blocked);
   messaging__ring_free(&im->parked);
   messaging__map_free(&im->by_id);
   messaging__map_free(&im->by_nonce);
@@ -3505,11 +3847,15 @@ typedef struct {
   void *context, *in, *out; /* in: PULL or SUB; out: XPUB or PUSH */
   FILE *trace_file;         /* named by MESSAGING_TRACE */
   bool tracing;
-  void *gate_keeper;        /* tcp with keys: where libzmq asks who may come */
+  void *gate_keeper;        /* tcp with keys: where libzmq asks who may come, */
+  void *porters[2];         /* and where it tells of those who did not get so far */
   uint8_t allowed[32];      /* the public key that may */
-  int in_fd, out_fd, epoll_fd, wake_fd, timer_fd, peer_fd; /* peer_fd: pidfd of a worker's supervisor */
+  int in_fd, out_fd, epoll_fd, wake_fd, timer_fd;
+  int wait_fd; /* what a thread in wait sleeps on, in place of epoll_fd */
+  int peer_fd; /* pidfd of a worker's supervisor */
   char folder[MESSAGING_ADDRESS_SIZE];
   messaging_addresses peer; /* a worker's supervisor */
+  unsigned slot;            /* a worker's: whose batches its subscriptions leave out */
   bool in_parts;            /* in the middle of a frame of several parts, which nobody sends */
   bool out_woken;
 
@@ -3517,7 +3863,7 @@ typedef struct {
   pthread_cond_t progress;  /* with core: after every step while somebody waits */
   uint32_t waiting;
   uint32_t work;            /* somebody found core taken; whoever lets go of it takes another step */
-  bool driven;              /* a thread in wait reads the socket in place of the background thread */
+  uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
@@ -3682,14 +4028,27 @@ static inline bool messaging__shell_send(void *self, messaging__slice frame) {
 
 /* What an epoll event is about, in its upper half; the lower holds a child's id. */
 enum { MESSAGING__EVENT_IN = 1, MESSAGING__EVENT_OUT = 2, MESSAGING__EVENT_WAKE = 3, MESSAGING__EVENT_TIMER = 4, MESSAGING__EVENT_PEER = 5,
-       MESSAGING__EVENT_CHILD = 6, MESSAGING__EVENT_GATE = 7 };
+       MESSAGING__EVENT_CHILD = 6, MESSAGING__EVENT_GATE = 7, MESSAGING__EVENT_PORTER = 8 };
 
-static inline bool messaging__epoll(messaging__handle *handle, int operation, int fd, uint32_t events, uint64_t what, uint32_t id) {
+static inline bool messaging__epoll_in(int set, int operation, int fd, uint32_t events, uint64_t what, uint32_t id) {
   struct epoll_event event;
   memset(&event, 0, sizeof event);
   event.events = events;
   event.data.u64 = what << 32 | id;
-  return epoll_ctl(handle->epoll_fd, operation, fd, &event) == 0;
+  return epoll_ctl(set, operation, fd, &event) == 0;
+}
+
+static inline bool messaging__epoll(messaging__handle *handle, int operation, int fd, uint32_t events, uint64_t what, uint32_t id) {
+  return messaging__epoll_in(handle->epoll_fd, operation, fd, events, what, id);
+}
+
+/* Has the input socket wake the thread that is in wait, if there is one, else the background thread: of those who share a descriptor with
+ * EPOLLEXCLUSIVE the kernel wakes the first that sleeps, in the order in which they were added. */
+static inline bool messaging__share_input(messaging__handle *handle) {
+  uint32_t events = EPOLLIN | EPOLLEXCLUSIVE;
+  return messaging__epoll_in(handle->wait_fd, EPOLL_CTL_ADD, handle->in_fd, events, MESSAGING__EVENT_IN, 0) &&
+         messaging__epoll_in(handle->wait_fd, EPOLL_CTL_ADD, handle->inbox.event_fd, EPOLLIN, MESSAGING__EVENT_WAKE, 0) &&
+         messaging__epoll(handle, EPOLL_CTL_ADD, handle->in_fd, events, MESSAGING__EVENT_IN, 0);
 }
 
 static inline bool messaging__readable_now(int fd) {
@@ -3747,6 +4106,27 @@ static inline messaging__buffer *messaging__wrap(zmq_msg_t *message) {
   return &wrapped->buffer;
 }
 
+/* A worker's subscriptions, or their end, to all batches but those of its slot: to each topic that begins like its own and then differs. */
+static inline bool messaging__subscribe(messaging__handle *handle, int option, unsigned slot) {
+  uint8_t prefix[MESSAGING__AT_LETTERS + MESSAGING__LETTERS] = {0x96, 0xa1 + MESSAGING__LETTERS, 'B'};
+  if (slot == 0) return zmq_setsockopt(handle->in, option, prefix, MESSAGING__AT_LETTERS) == 0;
+  messaging__put_letters(prefix + MESSAGING__AT_LETTERS, slot);
+  for (size_t at = MESSAGING__AT_LETTERS; at < sizeof prefix; at++) {
+    prefix[at] ^= '0' ^ '1';
+    if (zmq_setsockopt(handle->in, option, prefix, at + 1) != 0) return false;
+    prefix[at] ^= '0' ^ '1';
+  }
+  return true;
+}
+
+/* Subscribes as its slot says, before the former subscriptions end, so that nothing is missed meanwhile. */
+static inline void messaging__tune(messaging__handle *handle) {
+  if (!messaging__subscribe(handle, ZMQ_SUBSCRIBE, handle->worker.slot)) return;
+  messaging__subscribe(handle, ZMQ_UNSUBSCRIBE, handle->slot);
+  handle->slot = handle->worker.slot;
+  handle->worker.tune = false;
+}
+
 static inline void messaging__take_frame(messaging__handle *handle, zmq_msg_t *message, uint64_t now) {
   messaging__buffer *owner = messaging__wrap(message);
   messaging__slice frame = {owner, (uint8_t *)zmq_msg_data(message), zmq_msg_size(message)};
@@ -3755,6 +4135,7 @@ static inline void messaging__take_frame(messaging__handle *handle, zmq_msg_t *m
   if (handle->tracing) messaging__trace(handle, "receives", frame);
   if (handle->is_im) messaging__im_receive(&handle->im, frame, now);
   else messaging__worker_receive(&handle->worker, frame, now);
+  if (!handle->is_im && handle->worker.tune) messaging__tune(handle);
   messaging__buffer_drop(owner);
 }
 
@@ -3809,7 +4190,8 @@ static inline int messaging__events_of(void *socket) {
   return events;
 }
 
-/* Sending swallows the edge by which a socket's descriptor tells of other events: look for them afterwards. */
+/* Sending swallows the edge by which a socket's descriptor tells of other events. A supervisor looks for them afterwards while it awaits
+ * somebody, whose subscription may be among them. */
 static inline void messaging__look_at_out(messaging__handle *handle) {
   if (!handle->is_im) {
     if (handle->out_woken) (void)messaging__events_of(handle->out);
@@ -3872,7 +4254,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
   uint64_t deadline;
   if (handle->is_im) {
     messaging__im_pump(&handle->im, now);
-    messaging__look_at_out(handle);
+    if (handle->out_woken || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
   } else {
     messaging__look_at_out(handle);
@@ -3934,6 +4316,12 @@ static inline bool messaging__read_question(messaging__handle *handle, char *req
   }
 }
 
+static inline void messaging__refused(messaging__handle *handle, const char *detail) {
+  messaging_error error = {MESSAGING_EAUTH, 0, 0, 0, 0, detail};
+  handle->im.stats.refused++;
+  messaging__shell_report(handle, &error);
+}
+
 /* Answers every question that waits. */
 static inline void messaging__keep_gate(messaging__handle *handle) {
   while (messaging__events_of(handle->gate_keeper) & ZMQ_POLLIN) {
@@ -3946,10 +4334,18 @@ static inline void messaging__keep_gate(messaging__handle *handle) {
     zmq_send(handle->gate_keeper, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
     zmq_send(handle->gate_keeper, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
     zmq_send(handle->gate_keeper, "", 0, ZMQ_DONTWAIT);
-    if (allowed) continue;
-    messaging_error error = {MESSAGING_EAUTH, 0, 0, 0, 0, "a connection without the right key was refused"};
-    handle->im.stats.refused++;
-    messaging__shell_report(handle, &error);
+    if (!allowed) messaging__refused(handle, "a connection without the right key was refused");
+  }
+}
+
+/* Hears of every connection that did not even ask: without a key, with another supervisor's, or silent. What libzmq tells has two parts. */
+static inline void messaging__hear_porter(messaging__handle *handle, void *porter) {
+  while (messaging__events_of(porter) & ZMQ_POLLIN) {
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    if (zmq_msg_recv(&message, porter, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&message))
+      messaging__refused(handle, "a connection that showed no key of this supervisor was refused");
+    zmq_msg_close(&message);
   }
 }
 
@@ -3995,6 +4391,7 @@ static inline void messaging__take_event(messaging__handle *handle, uint64_t eve
       break;
     case MESSAGING__EVENT_PEER: messaging__peer_died(handle); break;
     case MESSAGING__EVENT_GATE: messaging__keep_gate(handle); break;
+    case MESSAGING__EVENT_PORTER: messaging__hear_porter(handle, handle->porters[(uint32_t)event]); break;
     case MESSAGING__EVENT_CHILD: messaging__child_died(handle, (pid_t)(uint32_t)event); break;
     default: break;
   }
@@ -4102,7 +4499,7 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
   memset(handle, 0, sizeof *handle);
   handle->is_im = is_im;
   handle->options = *options;
-  handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->peer_fd = -1;
+  handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->wait_fd = handle->peer_fd = -1;
   handle->armed_ms = MESSAGING__NEVER;
   messaging__ring_init(&handle->reports, sizeof(messaging__reported));
   bool outbox = messaging__outbox_init(&handle->outbox, options->outbox_bytes_max, options->message_bytes_max);
@@ -4123,17 +4520,27 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
   return NULL;
 }
 
+/* libzmq takes each frame from malloc and frees it soon after. By default glibc gives memory back to the kernel as soon as 128 KB at a heap's end are
+ * free, and takes it anew for the next frame: 24 page faults for each. Its thresholds adapt (mallopt(3), M_MMAP_THRESHOLD): once an
+ * area as large as this has been freed, twice as much stays. Whoever has set them keeps what was set. */
+static inline void messaging__keep_heap(void) {
+  void *volatile area = malloc(MESSAGING__HEAP_BYTES);
+  free(area);
+}
+
 /* Sockets, descriptors and the epoll set. */
 static inline messaging_status messaging__open(messaging__handle *handle, int in_type, int out_type) {
   if (messaging_version_problem()) return MESSAGING_ESYS;
-  if (!messaging__descriptors_fit(24)) return MESSAGING_ESYS;
+  if (!messaging__descriptors_fit(29)) return MESSAGING_ESYS;
+  messaging__keep_heap();
   handle->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+  handle->wait_fd = epoll_create1(EPOLL_CLOEXEC);
   handle->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   handle->inbox.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   handle->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   handle->context = zmq_ctx_new();
-  if (handle->epoll_fd < 0 || handle->wake_fd < 0 || handle->inbox.event_fd < 0 || handle->timer_fd < 0 || !handle->context) return MESSAGING_ESYS;
-  zmq_ctx_set(handle->context, ZMQ_MAX_SOCKETS, 8);
+  if (handle->epoll_fd < 0 || handle->wait_fd < 0 || handle->wake_fd < 0 || handle->inbox.event_fd < 0 || handle->timer_fd < 0 || !handle->context) return MESSAGING_ESYS;
+  zmq_ctx_set(handle->context, ZMQ_MAX_SOCKETS, 16);
   handle->in = zmq_socket(handle->context, in_type);
   handle->out = handle->in ? zmq_socket(handle->context, out_type) : NULL; /* after a failure libzmq would begin anew, and abort */
   if (!handle->in || !handle->out) return MESSAGING_ESYS;
@@ -4153,7 +4560,7 @@ static inline messaging_status messaging__open(messaging__handle *handle, int in
   size_t size = sizeof(int);
   if (zmq_getsockopt(handle->in, ZMQ_FD, &handle->in_fd, &size) != 0 || zmq_getsockopt(handle->out, ZMQ_FD, &handle->out_fd, &size) != 0)
     return MESSAGING_ESYS;
-  bool added = messaging__epoll(handle, EPOLL_CTL_ADD, handle->in_fd, EPOLLIN, MESSAGING__EVENT_IN, 0) &&
+  bool added = messaging__share_input(handle) &&
                messaging__epoll(handle, EPOLL_CTL_ADD, handle->out_fd, EPOLLIN, MESSAGING__EVENT_OUT, 0) &&
                messaging__epoll(handle, EPOLL_CTL_ADD, handle->wake_fd, EPOLLIN, MESSAGING__EVENT_WAKE, 0) &&
                messaging__epoll(handle, EPOLL_CTL_ADD, handle->timer_fd, EPOLLIN, MESSAGING__EVENT_TIMER, 0);
@@ -4170,6 +4577,8 @@ static inline void messaging__handle_free(messaging__handle *handle) {
   if (handle->in) zmq_close(handle->in);
   if (handle->out) zmq_close(handle->out);
   if (handle->gate_keeper) zmq_close(handle->gate_keeper);
+  for (int i = 0; i < 2; i++)
+    if (handle->porters[i]) zmq_close(handle->porters[i]);
   if (handle->context)
     while (zmq_ctx_term(handle->context) != 0 && errno == EINTR) {}
   if (handle->is_im) messaging__im_free(&handle->im);
@@ -4178,6 +4587,7 @@ static inline void messaging__handle_free(messaging__handle *handle) {
   messaging__arena_free(handle->inbox.retry);
   messaging__close_fd(handle->peer_fd);
   messaging__close_fd(handle->epoll_fd);
+  messaging__close_fd(handle->wait_fd);
   messaging__close_fd(handle->wake_fd);
   messaging__close_fd(handle->inbox.event_fd);
   messaging__close_fd(handle->timer_fd);
@@ -4231,30 +4641,71 @@ static inline messaging_status messaging__bind_ipc(messaging__handle *handle, co
   return bound ? MESSAGING_OK : MESSAGING_EBIND;
 }
 
-/* Binds host:port and host:port+1, or two ports that the system picks. Other hosts must be able to use the addresses, so that a wildcard
- * for the host is refused. */
-static inline messaging_status messaging__bind_tcp(messaging__handle *handle, const char *address, messaging_addresses *addresses) {
-  const char *host = address + strlen("tcp://"), *colon = strrchr(address, ':');
-  size_t host_size = colon > host ? (size_t)(colon - host) : 0;
-  bool wildcard = (host_size == 1 && host[0] == '*') || (host_size == 7 && memcmp(host, "0.0.0.0", 7) == 0) ||
-                  (host_size == 4 && memcmp(host, "[::]", 4) == 0);
-  if (host_size == 0 || wildcard || strlen(address) >= MESSAGING_ADDRESS_SIZE - 8) return MESSAGING_EINVAL;
+/* Whether what was bound is no host's address. There are many ways to write that ("*", "0", "0x0", "[0::0]"); libzmq tells it in one of three. */
+static inline bool messaging__is_wildcard(const char *bound) {
+  return strncmp(bound, "tcp://0.0.0.0:", 14) == 0 || strncmp(bound, "tcp://[::]:", 11) == 0 || strncmp(bound, "tcp://[::ffff:0.0.0.0]:", 23) == 0;
+}
+
+/* The number of a named host, IPv4 first, as libzmq's connect looks it up; a number stays. It may ask the network. */
+static inline bool messaging__host_number(const char *name, char number[MESSAGING_ADDRESS_SIZE]) {
+  static const int families[] = {AF_INET, AF_INET6};
+  struct addrinfo hints, *found = NULL;
+  memset(&hints, 0, sizeof hints);
+  hints.ai_socktype = SOCK_STREAM;
+  for (size_t i = 0; i < sizeof families / sizeof families[0] && !found; i++) {
+    hints.ai_family = families[i];
+    if (getaddrinfo(name, NULL, &hints, &found) != 0) found = NULL;
+  }
+  if (!found) return false;
+  char digits[MESSAGING_ADDRESS_SIZE - 2];
+  bool told = getnameinfo(found->ai_addr, found->ai_addrlen, digits, sizeof digits, NULL, 0, NI_NUMERICHOST) == 0;
+  if (told && found->ai_family == AF_INET6) snprintf(number, MESSAGING_ADDRESS_SIZE, "[%s]", digits);
+  else if (told) snprintf(number, MESSAGING_ADDRESS_SIZE, "%s", digits);
+  freeaddrinfo(found);
+  return told;
+}
+
+/* Binds both sockets at a host, to this port and the next, or with 0 to two that the system picks. */
+static inline bool messaging__bind_ports(messaging__handle *handle, const char *host, unsigned long port, messaging_addresses *addresses) {
+  char at[2][MESSAGING_ADDRESS_SIZE + 32];
   int ipv6 = host[0] == '[';
+  for (unsigned i = 0; i < 2; i++)
+    if (port) snprintf(at[i], sizeof at[i], "tcp://%s:%lu", host, port + i);
+    else snprintf(at[i], sizeof at[i], "tcp://%s:*", host);
   zmq_setsockopt(handle->in, ZMQ_IPV6, &ipv6, sizeof ipv6);
   zmq_setsockopt(handle->out, ZMQ_IPV6, &ipv6, sizeof ipv6);
-  char second[MESSAGING_ADDRESS_SIZE];
-  snprintf(second, sizeof second, "%s", address);
-  if (strcmp(colon + 1, "*") != 0) {
-    char *end;
-    unsigned long port = strtoul(colon + 1, &end, 10);
-    if (end == colon + 1 || *end || port == 0 || port >= 65535) return MESSAGING_EINVAL;
-    snprintf(second, sizeof second, "%.*s:%lu", (int)(colon - address), address, port + 1);
-  }
-  if (zmq_bind(handle->out, address) != 0 || zmq_bind(handle->in, second) != 0) return MESSAGING_EBIND;
+  if (zmq_bind(handle->out, at[0]) != 0 || zmq_bind(handle->in, at[1]) != 0) return false;
   size_t pub_size = sizeof addresses->pub, pull_size = sizeof addresses->pull;
-  bool told = zmq_getsockopt(handle->out, ZMQ_LAST_ENDPOINT, addresses->pub, &pub_size) == 0 &&
-              zmq_getsockopt(handle->in, ZMQ_LAST_ENDPOINT, addresses->pull, &pull_size) == 0;
-  return told ? MESSAGING_OK : MESSAGING_EBIND;
+  return zmq_getsockopt(handle->out, ZMQ_LAST_ENDPOINT, addresses->pub, &pub_size) == 0 &&
+         zmq_getsockopt(handle->in, ZMQ_LAST_ENDPOINT, addresses->pull, &pull_size) == 0;
+}
+
+/* Puts the name back in place of the number that was bound. */
+static inline void messaging__name_host(char address[MESSAGING_ADDRESS_SIZE], const char *name) {
+  unsigned long port = strtoul(strrchr(address, ':') + 1, NULL, 10);
+  snprintf(address, MESSAGING_ADDRESS_SIZE, "tcp://%.*s:%lu", MESSAGING_ADDRESS_SIZE - 32, name, port);
+}
+
+/* Binds host:port and host:port+1, or two ports that the system picks. The host is an address, an interface, whose address is returned, or a name, which
+ * is. Other hosts must be able to use what is returned, so that a wildcard is refused. */
+static inline messaging_status messaging__bind_tcp(messaging__handle *handle, const char *address, messaging_addresses *addresses) {
+  char host[MESSAGING_ADDRESS_SIZE], number[MESSAGING_ADDRESS_SIZE], *end;
+  if (strlen(address) >= MESSAGING_ADDRESS_SIZE - 32) return MESSAGING_EINVAL;
+  snprintf(host, sizeof host, "%s", address + strlen("tcp://"));
+  char *colon = strrchr(host, ':');
+  if (!colon || colon == host) return MESSAGING_EINVAL;
+  *colon = 0;
+  bool any = strcmp(colon + 1, "*") == 0;
+  unsigned long port = any ? 0 : strtoul(colon + 1, &end, 10);
+  if (!any && (end == colon + 1 || *end || port == 0 || port >= 65535)) return MESSAGING_EINVAL;
+  if (!messaging__bind_ports(handle, host, port, addresses)) {
+    if (errno == EADDRINUSE || host[0] == '[' || !messaging__host_number(host, number) || strcmp(host, number) == 0) return MESSAGING_EBIND;
+    if (!messaging__bind_ports(handle, number, port, addresses)) return MESSAGING_EBIND;
+    if (messaging__is_wildcard(addresses->pub)) return MESSAGING_EINVAL;
+    messaging__name_host(addresses->pub, host);
+    messaging__name_host(addresses->pull, host);
+  }
+  return messaging__is_wildcard(addresses->pub) ? MESSAGING_EINVAL : MESSAGING_OK;
 }
 
 /* The path of an ipc address; NULL: it is of another transport. */
@@ -4378,20 +4829,39 @@ static inline bool messaging__read_key(const char *given, char first[MESSAGING__
   return true;
 }
 
-/* Across hosts a connection may be dead without either end being told: libzmq's own pings find out, and it connects anew. What was lost
- * meanwhile the protocol repairs. */
-static inline void messaging__ping_connections(messaging__handle *handle) {
-  int interval = (int)handle->options.heartbeat_ms, patience = interval * MESSAGING__PING_PATIENCE;
+/* Across hosts a connection may be dead without either end being told: the kernel finds out, and libzmq connects anew. What was lost meanwhile the
+ * protocol repairs. (libzmq's own pings would do, too; but it aborts when one is due on a connection that failed while its input was held back.) */
+static inline void messaging__watch_connections(messaging__handle *handle) {
+  int patience = (int)handle->options.heartbeat_ms * MESSAGING__PATIENCE_HEARTBEATS, yes = 1;
+  int interval = (int)(handle->options.heartbeat_ms + 999) / 1000, count = MESSAGING__PATIENCE_HEARTBEATS; /* in seconds */
   void *sockets[] = {handle->in, handle->out};
   for (int i = 0; i < 2; i++) {
-    zmq_setsockopt(sockets[i], ZMQ_HEARTBEAT_IVL, &interval, sizeof interval);
-    zmq_setsockopt(sockets[i], ZMQ_HEARTBEAT_TIMEOUT, &patience, sizeof patience);
+    zmq_setsockopt(sockets[i], ZMQ_TCP_KEEPALIVE, &yes, sizeof yes);
+    zmq_setsockopt(sockets[i], ZMQ_TCP_KEEPALIVE_IDLE, &interval, sizeof interval);
+    zmq_setsockopt(sockets[i], ZMQ_TCP_KEEPALIVE_INTVL, &interval, sizeof interval);
+    zmq_setsockopt(sockets[i], ZMQ_TCP_KEEPALIVE_CNT, &count, sizeof count);
+    zmq_setsockopt(sockets[i], ZMQ_TCP_MAXRT, &patience, sizeof patience);
   }
+}
+
+/* Has libzmq tell of handshakes that fail on one of the sockets. Its thread must never wait for a reader, so what waits has no limit but the rate at which
+ * strangers can come. Beyond what the gate keeper hears of, those end so: HANDSHAKE_FAILED_NO_DETAIL (silent, gone) and _PROTOCOL (no key, another's). */
+static inline bool messaging__post_porter(messaging__handle *handle, void *socket, uint32_t index) {
+  const char *address = index ? "inproc://messaging.out" : "inproc://messaging.in";
+  int fd, unlimited = 0;
+  size_t size = sizeof fd;
+  void *porter = handle->porters[index] = zmq_socket(handle->context, ZMQ_PAIR);
+  bool posted = porter && zmq_setsockopt(porter, ZMQ_RCVHWM, &unlimited, sizeof unlimited) == 0 &&
+                zmq_socket_monitor(socket, address, ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) == 0 &&
+                zmq_connect(porter, address) == 0 && zmq_getsockopt(porter, ZMQ_FD, &fd, &size) == 0 &&
+                messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_PORTER, index);
+  if (posted) messaging__hear_porter(handle, porter); /* the descriptor tells of what comes after a look that found nothing */
+  return posted;
 }
 
 /* Makes both sockets servers, and opens the socket on which libzmq asks who may come. */
 static inline messaging_status messaging__secure_im(messaging__handle *handle) {
-  messaging__ping_connections(handle);
+  messaging__watch_connections(handle);
   if (!handle->options.secret) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
   char server_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
   int yes = 1;
@@ -4408,16 +4878,17 @@ static inline messaging_status messaging__secure_im(messaging__handle *handle) {
   handle->gate_keeper = zmq_socket(handle->context, ZMQ_REP);
   bool open = handle->gate_keeper && zmq_bind(handle->gate_keeper, "inproc://zeromq.zap.01") == 0 &&
               zmq_getsockopt(handle->gate_keeper, ZMQ_FD, &fd, &size) == 0 &&
-              messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_GATE, 0);
+              messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_GATE, 0) &&
+              messaging__post_porter(handle, handle->in, 0) && messaging__post_porter(handle, handle->out, 1);
   return open ? MESSAGING_OK : MESSAGING_ESYS;
 }
 
 static inline messaging_status messaging__secure_worker(messaging__handle *handle) {
-  messaging__ping_connections(handle);
+  messaging__watch_connections(handle);
   if (!handle->options.credential) return handle->options.plaintext_ok ? MESSAGING_OK : MESSAGING_EAUTH;
   char server_public[MESSAGING__HALF_KEY + 1], client_secret[MESSAGING__HALF_KEY + 1], client_public[MESSAGING__HALF_KEY + 1];
   if (!messaging__read_key(handle->options.credential, server_public, client_secret)) return MESSAGING_EAUTH;
-  if (zmq_curve_public(client_public, client_secret) != 0) return MESSAGING_EAUTH;
+  if (zmq_curve_public(client_public, client_secret) != 0) return errno == ENOTSUP ? MESSAGING_ESYS : MESSAGING_EAUTH;
   void *sockets[] = {handle->in, handle->out};
   for (int i = 0; i < 2; i++)
     if (zmq_setsockopt(sockets[i], ZMQ_CURVE_SERVERKEY, server_public, sizeof server_public) != 0 ||
@@ -4496,7 +4967,7 @@ static inline messaging_status messaging__init_im(void *out, messaging_addresses
   return status;
 }
 
-/* Subscribes to the broadcast and to this worker's own topic, in this order, then connects. */
+/* Subscribes to the broadcasts and to this worker's own topic, in this order, then connects. */
 static inline messaging_status messaging__connect(messaging__handle *handle, const char *pub, const char *pull) {
   static const uint8_t broadcast[] = {0x96, 0xa1, 'B'};
   uint8_t topic[MESSAGING__TOPIC_SIZE];
@@ -4507,6 +4978,7 @@ static inline messaging_status messaging__connect(messaging__handle *handle, con
   snprintf(handle->peer.pub, sizeof handle->peer.pub, "%s", pub);
   snprintf(handle->peer.pull, sizeof handle->peer.pull, "%s", pull);
   bool connected = zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, broadcast, sizeof broadcast) == 0 &&
+                   messaging__subscribe(handle, ZMQ_SUBSCRIBE, handle->slot) &&
                    zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, topic, sizeof topic) == 0 && zmq_connect(handle->in, pub) == 0 &&
                    zmq_connect(handle->out, pull) == 0;
   return connected ? MESSAGING_OK : MESSAGING_ECONNECT;
@@ -4701,6 +5173,7 @@ struct messaging__arena {
   messaging__who term_by;
   uint8_t *messages;
   size_t capacity;
+  uint64_t relays, outputs; /* given to the application */
 };
 
 /* How the stamped batch looks from here. */
@@ -4793,34 +5266,33 @@ static inline void messaging__skipped(messaging__handle *handle, const messaging
   messaging__shell_report(handle, &error);
 }
 
-/* Decodes one relay message into its slot. OK, EBADMSG (skip it) or ENOMEM. */
-static inline messaging_status messaging__decode_relay(messaging__arena *arena, const messaging__codec *codec, const messaging__item *item,
-                                                       size_t *offset, uint32_t index, uint8_t *slot) {
-  const char *payload = (const char *)item->frame.data + MESSAGING__AT_PAYLOAD;
+/* Decodes one relay message into its slot: OK, or ENOMEM. *whole is false when the bytes are no object, *taken when decode refuses it. */
+static inline messaging_status messaging__decode_relay(messaging__arena *arena, const messaging__codec *codec, messaging__reader *reader,
+                                                       uint64_t number, uint8_t *slot, bool *whole, bool *taken) {
   msgpack_object *object = (msgpack_object *)msgpack_zone_malloc(arena->zone, sizeof *object);
   if (!object) return MESSAGING_ENOMEM;
-  int unpacked = msgpack_unpack(payload, item->batch.payload_size, offset, arena->zone, object);
-  if (unpacked != MSGPACK_UNPACK_SUCCESS && unpacked != MSGPACK_UNPACK_EXTRA_BYTES) return MESSAGING_ENOMEM; /* it was validated */
-  uint64_t number = item->batch.position + index;
+  messaging_status status = messaging__read_object(reader, arena->zone, 0, object);
+  if (status == MESSAGING_ENOMEM) return status;
+  *whole = status == MESSAGING_OK;
+  if (!*whole) return MESSAGING_OK;
   memcpy(slot + codec->number_at, &number, sizeof number);
-  return codec->decode(object, arena->zone, slot + codec->relay_at) == 0 ? MESSAGING_OK : MESSAGING_EBADMSG;
+  *taken = codec->decode(object, arena->zone, slot + codec->relay_at) == 0;
+  return MESSAGING_OK;
 }
 
 /* Likewise one output message; its text stays in the frame. */
-static inline messaging_status messaging__decode_output(const messaging__codec *codec, const messaging__item *item, size_t *offset, uint8_t *slot) {
-  const uint8_t *payload = item->frame.data + MESSAGING__AT_PAYLOAD;
-  messaging__reader reader = {payload + *offset, payload + item->batch.payload_size, false};
-  messaging__reader behind = reader;
+static inline void messaging__decode_output(const messaging__codec *codec, messaging__reader *reader, uint8_t *slot, bool *whole, bool *taken) {
+  messaging__reader object = *reader;
   messaging_output output;
   memset(&output, 0, sizeof output);
-  messaging__skip_object(&behind);
-  *offset = (size_t)(behind.at - payload);
-  bool fine = messaging__read_array(&reader) == 3;
-  output.type = (messaging_output_type)messaging__read_uint(&reader, MESSAGING_PROGRESS);
-  output.value = messaging__read_int(&reader);
-  output.text = (const char *)messaging__read_bytes(&reader, &output.text_size);
+  *whole = messaging__skip_object(reader);
+  if (!*whole) return;
+  bool fine = messaging__read_array(&object) == 3;
+  output.type = (messaging_output_type)messaging__read_uint(&object, MESSAGING_PROGRESS);
+  output.value = messaging__read_int(&object);
+  output.text = (const char *)messaging__read_bytes(&object, &output.text_size);
   memcpy(slot + codec->output_at, &output, sizeof output);
-  return fine && !reader.bad && reader.at == behind.at ? MESSAGING_OK : MESSAGING_EBADMSG;
+  *taken = fine && !object.bad && object.at == reader->at;
 }
 
 /* The fields that every message begins with. */
@@ -4830,30 +5302,43 @@ typedef struct {
   pid_t pid;
 } messaging__head;
 
-/* Decodes the messages of one frame. ENOMEM: nothing of the batch was given away, try again later. */
+/* Decodes the messages of one frame. A frame whose payload is not what the header says gives none. ENOMEM: nothing of the batch was given
+ * away, try again later. */
 static inline messaging_status messaging__decode_item(messaging__arena *arena, const messaging__codec *codec, const messaging__item *item, size_t *count) {
-  bool relay = item->batch.type == MESSAGING__RELAY;
+  bool relay = item->batch.type == MESSAGING__RELAY, whole = true;
+  const uint8_t *payload = item->frame.data + MESSAGING__AT_PAYLOAD;
+  messaging__reader reader = {payload, payload + item->batch.payload_size, false};
   messaging__head head = {relay ? MESSAGING_RELAY_MESSAGE : MESSAGING_OUTPUT_MESSAGE, item->batch.kind, (pid_t)item->batch.id};
-  size_t offset = 0;
-  for (uint32_t i = 0; i < item->batch.count; i++) {
+  size_t begun = *count;
+  for (uint32_t i = 0; i < item->batch.count && whole; i++) {
     uint8_t *slot = arena->messages + *count * codec->message_size;
+    bool taken = false;
     memset(slot, 0, codec->message_size);
     memcpy(slot, &head, sizeof head);
-    messaging_status status = relay ? messaging__decode_relay(arena, codec, item, &offset, i, slot) : messaging__decode_output(codec, item, &offset, slot);
-    if (status == MESSAGING_ENOMEM) return status;
-    if (status == MESSAGING_OK) ++*count;
-    else messaging__skipped(arena->home, &item->batch, "a message that does not decode was skipped");
+    messaging_status status = MESSAGING_OK;
+    if (relay) status = messaging__decode_relay(arena, codec, &reader, item->batch.position + i, slot, &whole, &taken);
+    else messaging__decode_output(codec, &reader, slot, &whole, &taken);
+    if (status != MESSAGING_OK) return status;
+    if (taken) ++*count;
+    else if (whole) messaging__skipped(arena->home, &item->batch, "a message that does not decode was skipped");
   }
+  if (whole && reader.at == reader.end) {
+    *(relay ? &arena->relays : &arena->outputs) += *count - begun;
+    return MESSAGING_OK;
+  }
+  *count = begun;
+  messaging__skipped(arena->home, &item->batch, "a batch with a false count was skipped");
   return MESSAGING_OK;
 }
 
-/* Throws out frames whose payload is not what the header says, and makes room for the messages of the others. */
+/* Makes room for the messages. No more memory is taken for a frame before its payload is what the header says. */
 static inline bool messaging__prepare_messages(messaging__arena *arena, const messaging__codec *codec) {
   size_t count = arena->has_term ? 1 : 0;
   for (size_t left = arena->items.count; left; left--) {
     messaging__item item = *(messaging__item *)messaging__ring_at(&arena->items, 0);
     messaging__ring_pop(&arena->items);
-    if (messaging__holds(item.frame.data + MESSAGING__AT_PAYLOAD, item.batch.payload_size, item.batch.count)) {
+    if (count + item.batch.count <= arena->capacity / codec->message_size ||
+        messaging__holds(item.frame.data + MESSAGING__AT_PAYLOAD, item.batch.payload_size, item.batch.count)) {
       messaging__ring_push(&arena->items, &item);
       count += item.batch.count;
     } else {
@@ -4872,6 +5357,7 @@ static inline bool messaging__prepare_messages(messaging__arena *arena, const me
 
 static inline messaging_status messaging__decode(messaging__arena *arena, const messaging__codec *codec, messaging__batch_view *view) {
   size_t count = 0;
+  arena->relays = arena->outputs = 0;
   if (!messaging__prepare_messages(arena, codec)) return MESSAGING_ENOMEM;
   if (arena->has_term) {
     messaging__head head = {MESSAGING_CONTROL_MESSAGE, arena->term_by.kind, arena->term_by.id};
@@ -4895,19 +5381,11 @@ static inline messaging_status messaging__decode(messaging__arena *arena, const 
 }
 
 /* Counts what was given to the application. */
-static inline void messaging__count_received(messaging__handle *handle, const messaging__codec *codec, const messaging__batch_view *view) {
-  uint64_t relays = 0, outputs = 0;
-  for (size_t i = 0; i < view->count; i++) {
-    messaging__head head;
-    memcpy(&head, (const uint8_t *)view->messages + i * codec->message_size, sizeof head);
-    if (head.type == MESSAGING_RELAY_MESSAGE) relays++;
-    else if (head.type == MESSAGING_OUTPUT_MESSAGE) outputs++;
-  }
-  MESSAGING__ADD(&handle->inbox.relays, relays);
-  MESSAGING__ADD(&handle->inbox.outputs, outputs);
-  const messaging__ring *items = &((const messaging__arena *)view->arena)->items;
-  for (size_t i = 0; i < items->count; i++) {
-    const messaging__batch *batch = &((const messaging__item *)messaging__ring_at(items, i))->batch;
+static inline void messaging__count_received(messaging__handle *handle, const messaging__arena *arena) {
+  MESSAGING__ADD(&handle->inbox.relays, arena->relays);
+  MESSAGING__ADD(&handle->inbox.outputs, arena->outputs);
+  for (size_t i = 0; i < arena->items.count; i++) {
+    const messaging__batch *batch = &((const messaging__item *)messaging__ring_at(&arena->items, i))->batch;
     MESSAGING__ADD(batch->type == MESSAGING__RELAY ? &handle->inbox.relay_bytes : &handle->inbox.output_bytes, (uint64_t)batch->payload_size);
   }
 }
@@ -4950,7 +5428,7 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
     messaging__arena_free(MESSAGING__SWAP(&handle->spare, arena));
     return empty && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
   }
-  messaging__count_received(handle, codec, &view);
+  messaging__count_received(handle, arena);
   memcpy(out, &view, sizeof view);
   return MESSAGING_OK;
 }
@@ -4969,31 +5447,20 @@ static inline uint64_t messaging__deadline(int timeout_ms) {
   return timeout_ms < 0 ? MESSAGING__NEVER : messaging__now_ms() + (uint64_t)timeout_ms;
 }
 
-/* Takes the reading of the socket over from the background thread, which sleeps on; or gives it back. Under core. */
-static inline void messaging__drive(messaging__handle *handle, bool here) {
-  handle->driven = here;
-  messaging__epoll(handle, EPOLL_CTL_MOD, handle->in_fd, here ? 0u : (uint32_t)EPOLLIN, MESSAGING__EVENT_IN, 0);
-}
-
-/* Waits as the one who reads the socket: what arrives is in the inbox without a change of threads. */
+/* Waits as the one who reads the socket: what arrives is in the inbox without a change of threads. The descriptor tells of what is there
+ * already, since whoever read before has read until nothing was left. */
 static inline void messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
-  bool more = true;
-  struct pollfd entries[2] = {{handle->inbox.event_fd, POLLIN, 0}, {handle->in_fd, POLLIN, 0}};
-  for (;;) {
+  bool more = false;
+  struct epoll_event events[2];
+  while (!MESSAGING__LOAD(&handle->inbox.readable)) {
+    int remaining = more ? 0 : messaging__remaining(deadline);
+    if (!more && epoll_wait(handle->wait_fd, events, 2, remaining) == 0 && remaining == 0) break;
     messaging__lock(handle);
     more = messaging__step(handle, 1);
     messaging__unlock(handle);
-    if (MESSAGING__LOAD(&handle->inbox.readable)) break;
-    if (more) continue;
-    int remaining = messaging__remaining(deadline);
-    if (remaining == 0) break;
-    poll(entries, 2, remaining);
   }
-  messaging__lock(handle);
-  messaging__drive(handle, false);
-  messaging__unlock(handle);
-  /* Frames that were left in the socket have no edge to come any more. */
-  if (more) messaging__wake(handle);
+  MESSAGING__STORE(&handle->driven, 0u);
+  if (more) messaging__wake(handle); /* for what is left there is no edge to come any more */
 }
 
 static inline messaging_status messaging__wait(messaging__handle *handle, int timeout_ms) {
@@ -5007,10 +5474,7 @@ static inline messaging_status messaging__wait(messaging__handle *handle, int ti
     pthread_mutex_lock(&inbox->lock);
     inbox->watchers++;
     pthread_mutex_unlock(&inbox->lock);
-    messaging__lock(handle);
-    bool driving = !handle->driven;
-    if (driving) messaging__drive(handle, true);
-    messaging__unlock(handle);
+    bool driving = MESSAGING__SWAP(&handle->driven, 1u) == 0;
     messaging__notify(handle, driving);
     if (driving) messaging__wait_driving(handle, deadline);
     for (int remaining = 1; !driving && !MESSAGING__LOAD(&inbox->readable) && remaining != 0;) {

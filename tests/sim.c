@@ -88,7 +88,7 @@ static const char *const fault_names[] = {FAULTS(FAULT_NAME)};
 /* What was reached, summed over all worlds: a path that stays at 0 is not tested. */
 #define COVERS(X)                                                                                                          \
   X(hello) X(welcome) X(joined) X(joined_late) X(relay_sent) X(output_sent) X(efull) X(etoobig) X(relay_received)          \
-  X(output_received) X(own_echo) X(frame_lost) X(frame_doubled) X(frame_swapped) X(frame_truncated) X(frame_bits)          \
+  X(output_received) X(own_echo) X(own_left_out) X(frame_lost) X(frame_doubled) X(frame_swapped) X(frame_truncated) X(frame_bits)          \
   X(frame_overflow) X(link_cut) X(port_stalled) X(gap_kept_early) X(early_full) X(repair_asked) X(repair_sent)             \
   X(repair_ranges) X(go_back) X(probe) X(duplicate) X(window_closed_relay) X(window_closed_output) X(window_opened)        \
   X(inbox_full) X(history_trimmed) X(history_fenced) X(gap_worker) X(gap_supervisor) X(terminate_worker)                   \
@@ -126,6 +126,8 @@ typedef struct {
 /* One process and its handle. Number 0 is the supervisor's. */
 typedef struct {
   bool alive; /* of a process's first handle: the process lives */
+  unsigned seat; /* whose batches its subscriptions leave out, and how they begin */
+  uint8_t letters[MESSAGING__LETTERS];
   bool open, subscribed, claimant, was_joined, was_lost, term_told, term_wanted;
   messaging__state state;
   uint8_t leaving; /* 1: flushes, 2: has said goodbye */
@@ -317,7 +319,8 @@ static void link_put(messaging__ring *link, messaging__buffer *buffer) {
 
 /* How many batches a frame to a worker holds. */
 static uint64_t batches_in(const uint8_t *data) {
-  if (data[1] == 0xa1) return data[MESSAGING__AT_TYPE] == MESSAGING__RELAY;
+  if (data[1] == 0xa1) return 0;
+  if (data[1] == 0xa1 + MESSAGING__LETTERS) return data[MESSAGING__AT_TYPE] == MESSAGING__RELAY;
   if (data[21] != MESSAGING__REPAIR) return 0;
   messaging__reader reader = {data + 1, data + MESSAGING__CONTROL_SIZE, false};
   size_t size;
@@ -416,9 +419,9 @@ static void observe_published(messaging__slice frame) {
 
 static bool supervisor_send(void *self, messaging__slice frame) {
   (void)self;
-  bool all = frame.data[1] == 0xa1;
-  if (w.healing) TELL("down: type %d", frame.data[all ? 4 : 21]);
-  if (all && frame.data[MESSAGING__AT_TYPE] == MESSAGING__RELAY) observe_published(frame);
+  bool relay = frame.data[1] == 0xa1 + MESSAGING__LETTERS, all = relay || frame.data[1] == 0xa1;
+  if (w.healing) TELL("down: type %d", frame.data[relay ? MESSAGING__AT_TYPE : all ? 4 : 21]);
+  if (relay) observe_published(frame);
   if (!all && frame.data[21] == MESSAGING__REPAIR) COVER(repair_sent);
   if (!all && frame.data[21] == MESSAGING__WELCOME) COVER(welcome);
   w.frames_down++;
@@ -431,6 +434,10 @@ static bool supervisor_send(void *self, messaging__slice frame) {
   for (unsigned i = 1; i < w.count; i++) {
     node *n = &w.nodes[i];
     if (!n->open || (nonce && n->who.nonce != nonce)) continue;
+    if (relay && n->seat && memcmp(frame.data + MESSAGING__AT_LETTERS, n->letters, sizeof n->letters) == 0) {
+      COVER(own_left_out);
+      continue;
+    }
     if (!n->subscribed) {
       w.frames_lost++;
       w.batches_lost += batches_in(frame.data);
@@ -576,7 +583,7 @@ static void observe_supervisor(void) {
 /* A batch goes up for the first time: how many messages all batches up to it hold. */
 static void observe_batch(node *n, messaging__slice frame) {
   messaging__batch batch;
-  if (w.lenient || frame.data[1] != 0xa1) return;
+  if (w.lenient || frame.data[1] != 0xa1 + MESSAGING__LETTERS) return;
   uint8_t type = frame.data[MESSAGING__AT_TYPE];
   if (type != MESSAGING__RELAY && type != MESSAGING__OUTPUT) return;
   CHECK(messaging__batch_read(frame.data, frame.size, &batch), "order: a batch that is sent cannot be read");
@@ -592,7 +599,7 @@ static bool worker_send(void *self, messaging__slice frame) {
     COVER(port_stalled);
     return false;
   }
-  uint8_t type = frame.data[1] == 0xa1 ? frame.data[MESSAGING__AT_TYPE] : 0;
+  uint8_t type = frame.data[frame.data[1] == 0xa1 ? 4 : MESSAGING__AT_TYPE];
   if (w.healing) TELL("up from %u: type %d", index_of(n), type);
   if (type == MESSAGING__HELLO) COVER(hello);
   observe_batch(n, frame);
@@ -662,7 +669,7 @@ static void observe_worker(node *n) {
   observe_joined(n);
   if (n->state != core->state) worker_moves[n->state][core->state]++;
   n->state = core->state;
-  size_t frame_max = w.options.message_bytes_max + MESSAGING__SEAL_BYTES + MESSAGING__AT_PAYLOAD;
+  size_t frame_max = w.options.message_bytes_max + 2 * MESSAGING__SEAL_BYTES + MESSAGING__AT_PAYLOAD;
   CHECK(n->inbox.bytes <= n->inbox.bytes_max || n->inbox.items.count == 1, "memory: the inbox of %u holds %zu", index_of(n), n->inbox.bytes);
   CHECK(core->early.count <= MESSAGING__REORDER_MAX && core->early_bytes <= n->inbox.bytes_max / 4, "memory: %u keeps %zu early", index_of(n), core->early.count);
   CHECK(core->flights_bytes <= MESSAGING__WINDOW_BYTES + frame_max, "memory: %u has %zu on the wire", index_of(n), core->flights_bytes);
@@ -898,6 +905,14 @@ static bool take_subscription(node *n) {
   return true;
 }
 
+/* A worker's own batches are left out from some time on after it was told its slot. */
+static void tune(node *n) {
+  if (!n->core.tune || below(3) == 0) return;
+  n->core.tune = false;
+  n->seat = n->core.slot;
+  messaging__put_letters(n->letters, n->seat);
+}
+
 /* A pidfd has become readable. */
 static bool take_notice(node *n) {
   if (w.now < n->notice_at) return false;
@@ -925,9 +940,10 @@ static void worker_turn(node *n) {
   bool due = w.now >= n->wake_at;
   if (w.now < n->paused_until) return;
   for (unsigned frames = 0; frames < MESSAGING__STEP_FRAMES && link_take(&n->down, &frame, &buffer); frames++) {
-    bool own = frame.size > MESSAGING__AT_PAYLOAD && frame.data[1] == 0xa1 && messaging__load_be(frame.data + MESSAGING__AT_NONCE, 8) == n->who.nonce;
+    bool own = frame.size > MESSAGING__AT_PAYLOAD && frame.data[1] == 0xa1 + MESSAGING__LETTERS && messaging__load_be(frame.data + MESSAGING__AT_NONCE, 8) == n->who.nonce;
     if (own) COVER(own_echo);
     messaging__worker_receive(&n->core, frame, clock_of(n));
+    tune(n);
     messaging__buffer_drop(buffer);
     observe_worker(n);
     due = true;

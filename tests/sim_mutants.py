@@ -9,14 +9,17 @@ import re
 import subprocess
 import sys
 
-WORLDS_MAX = 20000  # in which a bug must show
+WORLDS_MAX = 60000  # in which a bug must show
 FOUND = 20          # failing worlds, after which the mean is taken
 
 # Name, invariant that it breaks, what is replaced (must be there exactly once), by what.
 MUTANTS = [
     ("gap-ignored", "order", "if (batch->position > worker->next) {", "if (batch->position > worker->next + 4) {"),
-    ("early-unsorted", "order", "    if (other->batch.position < batch->position) break;\n", "    break;\n"),
-    ("echo-delivered", "sender", "bool own = batch->nonce == worker->self.nonce;", "bool own = false;"),
+    ("echo-delivered", "sender", "  if (batch->nonce == worker->self.nonce) {\n    messaging__worker_own(", "  if (false) {\n    messaging__worker_own("),
+    ("run-ignored", "complete", "if (run->nonce == worker->self.nonce && run->batch < worker->number)", "if (false)"),
+    ("run-of-anyone", "lost", "if (run->nonce == worker->self.nonce && run->batch < worker->number)", "if (run->batch < worker->number)"),
+    ("run-misplaced", "lost", "  if (im->run.nonce != batch->nonce) im->run.first = batch->position;\n", ""),
+    ("slot-twice", "cost", "  im->slots |= (uint64_t)1 << slot;\n", ""),
     ("duplicate-taken", "sender", "if (batch->number < peer->expected) {", "if (batch->number + 1 < peer->expected) {"),
     ("output-before-relay", "sender", "inbox->has_log ? inbox->log.next : 0};", "0};"),
     ("acknowledged-unowned", "lost", "    messaging__im_block(im, peer, batch->type, frame.size);\n",

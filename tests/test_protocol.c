@@ -47,7 +47,9 @@ struct net {
   size_t captured_count;
 };
 
-static uint8_t type_of(messaging__slice frame) { return frame.data[frame.data[1] == 0xa1 ? 4 : 21]; }
+static bool is_batch(messaging__slice frame) { return frame.data[1] == 0xa1 + MESSAGING__LETTERS; }
+
+static uint8_t type_of(messaging__slice frame) { return frame.data[is_batch(frame) ? MESSAGING__AT_TYPE : frame.data[1] == 0xa1 ? 4 : 21]; }
 
 static messaging__buffer *copy_of(messaging__slice frame) {
   messaging__buffer *buffer = messaging__buffer_new(frame.size ? frame.size : 1);
@@ -80,6 +82,15 @@ static bool send_up(void *self, messaging__slice frame) {
   return true;
 }
 
+/* Whether a worker's subscriptions bring it a frame. */
+static bool hears(const end *e, messaging__slice frame) {
+  uint8_t topic[MESSAGING__TOPIC_SIZE], letters[MESSAGING__LETTERS];
+  messaging__put_letters(letters, e->core.slot);
+  messaging__topic_of(topic, &e->who);
+  if (is_batch(frame)) return e->core.slot == 0 || memcmp(frame.data + MESSAGING__AT_LETTERS, letters, sizeof letters) != 0;
+  return frame.data[1] == 0xa1 || memcmp(topic, frame.data, sizeof topic) == 0;
+}
+
 static bool send_down(void *self, messaging__slice frame) {
   net *l = ((end *)self)->home;
   uint8_t type = type_of(frame);
@@ -91,9 +102,7 @@ static bool send_down(void *self, messaging__slice frame) {
   }
   for (size_t i = 1; i <= WORKERS_MAX; i++) {
     end *e = &l->ends[i];
-    uint8_t topic[MESSAGING__TOPIC_SIZE];
-    messaging__topic_of(topic, &e->who);
-    if (!e->open || e->deaf || (frame.data[1] != 0xa1 && memcmp(topic, frame.data, sizeof topic) != 0)) continue;
+    if (!e->open || e->deaf || !hears(e, frame)) continue;
     messaging__buffer *buffer = copy_of(frame);
     assert_true(messaging__ring_push(&e->down, &buffer));
   }
@@ -399,18 +408,331 @@ static void test_late_join(void **state) {
 
 /* ---- order, acknowledgement, repair ---- */
 
-/* The worker's own broadcast is its acknowledgement; nothing else is sent for it. */
-static void test_own_echo_acknowledges(void **state) {
+/* Nobody hears himself. When nothing is published behind it, a status tells that a batch was taken, soon. */
+static void test_own_told_by_status(void **state) {
   (void)state;
   net *l = joined(1);
   end *e = &l->ends[1];
   size_t statuses = l->sent_down[MESSAGING__STATUS];
+  for (uint32_t i = 1; i <= 3; i++) tell(e, i), settle(l);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 1); /* with two on the wire it asked */
+  pass(l, MESSAGING__ACK_MS + 1);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 2);
+  tell(e, 4);
+  pass(l, MESSAGING__ACK_MS + 1);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 3);
+  CHECK_NONE(e);
+  assert_int_equal(e->core.next, 5);
+  assert_int_equal(e->core.stats.duplicates, 0);
+  free_net(l);
+}
+
+/* What is published behind a batch tells its sender, who needs no status then. */
+static void test_own_told_by_another(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  size_t statuses = l->sent_down[MESSAGING__STATUS];
   tell(e, 1);
   settle(l);
+  assert_false(messaging__worker_flushed(&e->core));
+  tell(&l->ends[2], 2);
+  settle(l);
   assert_true(messaging__worker_flushed(&e->core));
-  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses);
-  CHECK_NONE(e);
+  assert_int_equal(e->core.next, 3);
+  CHECK_TAKE(e, 2);
+  CHECK_TAKE(&l->ends[2], 1);
+  pass(l, MESSAGING__ACK_MS + 1);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 1); /* to the other one */
+  assert_int_equal(l->ends[2].core.next, 3);
+  free_net(l);
+}
+
+static void test_own_told_by_heartbeat(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  l->lose_down[MESSAGING__STATUS] = 1;
+  tell(e, 1);
+  settle(l);
+  messaging__im_heartbeat(&l->im, l->now);
+  settle(l);
+  assert_true(messaging__worker_flushed(&e->core));
   assert_int_equal(e->core.next, 2);
+  free_net(l);
+}
+
+/* Its own lie behind a gap, and become more before that is closed: they are skipped when it is their turn. */
+static void test_own_behind_a_gap(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  l->lose_down[MESSAGING__REPAIR] = 1000;
+  e->deaf = true;
+  tell(&l->ends[2], 1);
+  settle(l);
+  e->deaf = false;
+  for (uint32_t i = 2; i <= 3; i++) {
+    tell(e, i);
+    settle(l);
+    messaging__im_heartbeat(&l->im, l->now);
+    settle(l);
+    assert_int_equal(e->core.early.count, 1);
+    assert_int_equal(((messaging__early *)messaging__ring_at(&e->core.early, 0))->batch.count, i - 1);
+  }
+  assert_true(messaging__worker_flushed(&e->core));
+  tell(&l->ends[2], 4);
+  settle(l);
+  assert_int_equal(e->core.early.count, 2);
+  assert_int_equal(e->core.next, 1);
+  CHECK_NONE(e);
+  l->lose_down[MESSAGING__REPAIR] = 0;
+  pass(l, 2000);
+  CHECK_TAKE(e, 1, 4);
+  assert_int_equal(e->core.next, 5);
+  CHECK_TAKE(&l->ends[0], 1, 2, 3, 4);
+  CHECK_TAKE(&l->ends[2], 2, 3);
+  free_net(l);
+}
+
+/* What is missing are another's, with its own between them: those are not sent to it. */
+static void test_own_left_out_of_repairs(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  e->deaf = true;
+  for (uint32_t i = 1; i <= 4; i++) tell(&l->ends[1 + (i & 1)], i), settle(l);
+  e->deaf = false;
+  tell(&l->ends[2], 5);
+  pass(l, 1000);
+  CHECK_TAKE(e, 1, 3, 5);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(e->core.next, 6);
+  assert_int_equal(l->im.stats.batches_repeated, 2);
+  free_net(l);
+}
+
+/* The report of a worker that misses numbers from first to last. */
+static void ask(net *l, const end *e, uint64_t first, uint64_t last) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &l->im.era);
+  messaging__put_tag(&writer, 0x97);
+  messaging__put_int(&writer, e->who.id);
+  messaging__put_uint(&writer, e->who.nonce);
+  messaging__put_uint(&writer, 1); /* position */
+  messaging__put_uint(&writer, 0); /* probe, flags, credit */
+  messaging__put_uint(&writer, 0);
+  messaging__put_uint(&writer, 1000000);
+  messaging__put_tag(&writer, 0x91);
+  messaging__put_tag(&writer, 0x92);
+  messaging__put_uint(&writer, first);
+  messaging__put_uint(&writer, last);
+  messaging__im_receive(&l->im, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
+}
+
+/* Its own at the end of what it asks for go, since nothing goes behind them that would tell of them. */
+static void test_own_at_the_end_of_a_repair(void **state) {
+  (void)state;
+  static const struct {
+    uint64_t last, batches;
+  } asks[] = {{1, 1}, {2, 2}, {3, 2}, {4, 3}, {5, 3}, {6, 3}};
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  for (uint32_t i = 1; i <= 6; i++) tell(&l->ends[i == 2 || i == 4 || i == 5 ? 1 : 2], i), settle(l); /* so that 4 and 5 are a run of two */
+  pass(l, 1000);
+  for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+    uint64_t before = l->im.stats.batches_repeated;
+    ask(l, e, 1, asks[i].last);
+    settle(l);
+    assert_int_equal(l->im.stats.batches_repeated - before, asks[i].batches);
+  }
+  CHECK_TAKE(e, 1, 3, 6);
+  assert_int_equal(e->core.next, 7);
+  free_net(l);
+}
+
+/* Runs that are a lie: another's nonce, a batch that was never sent. Nothing is taken for its own. */
+static void test_false_runs(void **state) {
+  (void)state;
+  net *l = joined(1);
+  end *e = &l->ends[1];
+  const messaging__run runs[] = {{e->who.nonce + 1, 1, 1}, {0, 1, 1}, {e->who.nonce, 1, 1}, {e->who.nonce, 1, MESSAGING__NUMBER_MAX - 1}};
+  for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+    messaging__worker_run(&e->core, &runs[i], 5, l->now);
+    assert_int_equal(e->core.next, 1);
+    assert_int_equal(e->core.early.count, 0);
+  }
+  free_net(l);
+}
+
+/* A run that claims for the worker what was another's and waits behind a gap: that comes as it was sent, and nothing is passed over with it. */
+static void test_run_over_another(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  tell(e, 1);
+  settle(l);
+  e->deaf = true;
+  tell(&l->ends[2], 2);
+  settle(l);
+  e->deaf = false;
+  l->lose_down[MESSAGING__REPAIR] = 1000;
+  for (uint32_t i = 3; i <= 4; i++) tell(&l->ends[2], i), settle(l);
+  assert_int_equal(e->core.early.count, 2);
+  const messaging__run lie = {e->who.nonce, 3, 1};
+  messaging__worker_run(&e->core, &lie, 5, l->now);
+  assert_int_equal(((messaging__early *)messaging__ring_at(&e->core.early, 0))->batch.count, 1);
+  l->lose_down[MESSAGING__REPAIR] = 0;
+  pass(l, 2000);
+  CHECK_TAKE(e, 2, 3, 4);
+  assert_int_equal(e->core.next, 5);
+  free_net(l);
+}
+
+static messaging__peer *announce(net *l, pid_t id) {
+  messaging__writer writer;
+  messaging__who who = {id, 7, (uint64_t)(5000 - id)};
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__HELLO, NULL);
+  messaging__put_tag(&writer, 0x94);
+  messaging__put_who(&writer, &who);
+  messaging__put_uint(&writer, l->options.message_bytes_max);
+  messaging__im_receive(&l->im, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
+  for (size_t i = 0; i < l->im.peers.count; i++)
+    if (messaging__im_peer(&l->im, i)->who.id == id) return messaging__im_peer(&l->im, i);
+  return NULL;
+}
+
+/* Each of the first has a slot of its own, the others none; what becomes free is given out again. */
+static void test_slots(void **state) {
+  (void)state;
+  net *l = new_net();
+  bool given[MESSAGING__SLOTS] = {false};
+  open_im(l);
+  run(l, 0);
+  for (pid_t id = -1; id >= -70; id--) {
+    assert_int_equal(messaging__im_add(&l->im, (messaging_child){id, 7}, l->now), MESSAGING_OK);
+    const messaging__peer *peer = announce(l, id);
+    assert_non_null(peer);
+    assert_int_equal(peer->state, MESSAGING__ACTIVE);
+    assert_int_equal(peer->slot > 0, id > -MESSAGING__SLOTS);
+    if (peer->slot) assert_false(given[peer->slot]);
+    given[peer->slot] = true;
+  }
+  messaging_child list[] = {{-1, 7}, {-70, 7}, {-80, 7}};
+  unsigned first = messaging__im_peer(&l->im, 0)->slot;
+  assert_int_equal(messaging__im_update(&l->im, list, 3, l->now), MESSAGING_OK);
+  const messaging__peer *peer = announce(l, -80);
+  assert_int_equal(announce(l, -1)->slot, first);
+  assert_true(peer->slot > 0 && peer->slot != first);
+  assert_int_equal(announce(l, -70)->slot, 0);
+  free_net(l);
+}
+
+/* Where slots have run out, a worker hears its own batches: that is an acknowledgement, and no message. */
+static void test_own_heard(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 0);
+  for (pid_t id = -1; id > -MESSAGING__SLOTS; id--) {
+    assert_int_equal(messaging__im_add(&l->im, (messaging_child){id, 7}, l->now), MESSAGING_OK);
+    assert_int_equal(announce(l, id)->slot, -id);
+  }
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_OK);
+  end *e = open_worker(l, 1);
+  settle(l);
+  assert_int_equal(e->core.state, MESSAGING__JOINED);
+  assert_int_equal(e->core.slot, 0);
+  assert_false(e->core.tune);
+  size_t statuses = l->sent_down[MESSAGING__STATUS];
+  for (uint32_t i = 1; i <= 2; i++) {
+    tell(e, i);
+    settle(l);
+    assert_int_equal(e->core.next, i + 1);
+    assert_int_equal(e->core.flights.count, 0);
+  }
+  pass(l, MESSAGING__ACK_MS + 1);
+  assert_true(l->sent_down[MESSAGING__STATUS] <= statuses + 1); /* the second asked for an answer if the first was still out */
+  CHECK_NONE(e);
+  assert_int_equal(e->core.stats.duplicates, 0);
+  e->deaf = true; /* an echo is lost as any other frame: then it asks */
+  tell(e, 3);
+  settle(l);
+  e->deaf = false;
+  assert_false(messaging__worker_flushed(&e->core));
+  pass(l, MESSAGING__PROBE_MS + 1);
+  assert_true(messaging__worker_flushed(&e->core));
+  assert_int_equal(e->core.next, 4);
+  CHECK_TAKE(&l->ends[0], 1, 2, 3);
+  free_net(l);
+}
+
+/* Another slot: what was published before it, its own too, may still come, and batches of whoever has the former slot do. */
+static void test_slot_changes(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1], *other = &l->ends[2];
+  messaging__peer *peer = messaging__im_peer(&l->im, 0), *second = messaging__im_peer(&l->im, 1);
+  assert_true(peer->who.id == e->who.id && e->core.slot == peer->slot && other->core.slot == second->slot);
+  assert_true(peer->slot > 0 && second->slot > 0 && peer->slot != second->slot);
+  assert_true(e->core.tune); /* for the shell, which has none here */
+  e->core.tune = false;
+  messaging__im_status(&l->im, peer, MESSAGING__STATUS);
+  settle(l);
+  assert_false(e->core.tune);
+  unsigned former = peer->slot;
+  tell(e, 1);
+  messaging__worker_pump(&e->core, l->now);
+  assert_true(hand_over(l, &l->up, &l->ends[0])); /* published with the former slot */
+  peer->slot = 5;
+  second->slot = former;
+  messaging__im_status(&l->im, peer, MESSAGING__STATUS);
+  messaging__im_status(&l->im, second, MESSAGING__STATUS);
+  settle(l);
+  assert_true(e->core.tune && e->core.slot == 5 && other->core.slot == former);
+  assert_true(messaging__worker_flushed(&e->core));
+  tell(other, 2);
+  settle(l);
+  tell(e, 3);
+  pass(l, MESSAGING__ACK_MS + 1);
+  CHECK_TAKE(e, 2);
+  CHECK_TAKE(other, 1, 3);
+  CHECK_TAKE(&l->ends[0], 1, 2, 3);
+  for (size_t i = 0; i < l->captured_count; i++) /* all that was published comes once more, its own among it */
+    if (!l->captured_up[i] && type_of(messaging__slice_of(l->captured[i])) == MESSAGING__RELAY)
+      messaging__worker_receive(&e->core, messaging__slice_of(l->captured[i]), l->now);
+  CHECK_NONE(e);
+  assert_int_equal(e->core.next, 4);
+  assert_int_equal(e->core.stats.malformed, 0);
+  unsigned slot = e->core.slot; /* who leaves keeps the one it has */
+  e->core.tune = false;
+  messaging__worker_leave(&e->core, l->now);
+  settle(l);
+  assert_true(e->core.left && e->core.slot == slot && !e->core.tune);
+  assert_int_equal(peer->slot, 0);
+  free_net(l);
+}
+
+/* The batch that would have told it is lost: within an acknowledgement's time nothing else is said, so it asks. */
+static void test_own_told_and_lost(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  tell(e, 1);
+  settle(l);
+  e->deaf = true;
+  tell(&l->ends[2], 2);
+  settle(l);
+  e->deaf = false;
+  assert_false(messaging__worker_flushed(&e->core));
+  pass(l, MESSAGING__PROBE_MS + 1);
+  assert_true(messaging__worker_flushed(&e->core));
+  pass(l, MESSAGING__PROBE_MAX_MS);
+  CHECK_TAKE(e, 2);
+  assert_int_equal(e->core.next, 3);
+  assert_int_equal(e->core.stats.batches_repeated, 0);
   free_net(l);
 }
 
@@ -877,7 +1199,7 @@ static void test_update_with_survivors(void **state) {
   assert_int_equal(l->ends[1].inbox.cause, MESSAGING_ENOTRUNNING);
   assert_true(l->ends[1].inbox.terminated && !l->ends[2].inbox.terminated);
   tell(&l->ends[2], 2);
-  settle(l);
+  pass(l, 100);
   CHECK_TAKE(newcomer, 1, 2);
   CHECK_TAKE(&l->ends[2], 1);
   CHECK_TAKE(&l->ends[0], 1, 2);
@@ -921,7 +1243,7 @@ static void test_update_without_survivors(void **state) {
     assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
     assert_true(e->core.era.generation == 2 && e->core.next == 1 && !e->inbox.terminated);
     tell(e, 3);
-    settle(l);
+    pass(l, 100);
     if (purge) CHECK_TAKE(&l->ends[0], 3);
     else CHECK_TAKE(&l->ends[0], 1, 3);
     assert_int_equal(e->core.next, 2);
@@ -1025,7 +1347,7 @@ static void test_claimed_nonce(void **state) {
   pass(l, 2000);
   assert_int_equal(thief->core.state, MESSAGING__ANNOUNCING);
   tell(&l->ends[1], 5);
-  settle(l);
+  pass(l, 100);
   CHECK_TAKE(&l->ends[2], 5);
   assert_true(messaging__worker_flushed(&l->ends[1].core));
   free_net(l);
@@ -1078,6 +1400,147 @@ static void test_late_announcement_of_the_dead(void **state) {
   free_net(l);
 }
 
+/* The first frame that passed upwards of this type. */
+static messaging__slice passed_up(const net *l, uint8_t type) {
+  for (size_t i = 0; i < l->captured_count; i++)
+    if (l->captured_up[i] && type_of(messaging__slice_of(l->captured[i])) == type) return messaging__slice_of(l->captured[i]);
+  fail_msg("no frame of type %d went up", type);
+  return (messaging__slice){NULL, NULL, 0};
+}
+
+/* A worker that nobody watches dies when its first frame is still on its way, and that one arrives when its heir has been welcomed: the heir is not
+ * sent away for it, and has the id once the silence of the dead has lasted long enough. */
+static void test_heir_waits(void **state) {
+  (void)state;
+  net *l = new_net();
+  messaging_child child = {-5, 7};
+  open_im(l);
+  assert_int_equal(messaging__im_run(&l->im, &child, 1, l->now), MESSAGING_OK);
+  end *dead = open_as(l, 1, -5, 7);
+  messaging__worker_pump(&dead->core, l->now);
+  while (hand_over(l, &l->up, &l->ends[0])) {}
+  while (hand_over(l, &dead->down, dead)) {}
+  assert_int_equal(dead->core.state, MESSAGING__JOINED);
+  dead->mute = true;
+  messaging__worker_pump(&dead->core, l->now);
+  close_worker(dead);
+  end *heir = open_as(l, 2, -5, 7);
+  messaging__worker_pump(&heir->core, l->now);
+  while (hand_over(l, &l->up, &l->ends[0])) {}
+  while (hand_over(l, &heir->down, heir)) {}
+  assert_int_equal(heir->core.state, MESSAGING__JOINED);
+  messaging__im_receive(&l->im, passed_up(l, MESSAGING__REPORT), l->now);
+  tell(heir, 1);
+  pass(l, 1000);
+  assert_int_equal(l->sent_down[MESSAGING__REFUSE], 0);
+  assert_int_equal(heir->core.state, MESSAGING__JOINED);
+  CHECK_NONE(&l->ends[0]);
+  pass(l, l->options.silence_ms + 3000u);
+  CHECK_TAKE(&l->ends[0], 1);
+  assert_true(messaging__worker_flushed(&heir->core));
+  free_net(l);
+}
+
+/* Left out while another survives, and listed again: what is still on its way of the incarnation that was there is not taken a second time. */
+static void test_left_out_and_listed_again(void **state) {
+  (void)state;
+  net *l = joined(2);
+  messaging_child list[] = {{102, 7}};
+  tell(&l->ends[1], 1);
+  pass(l, 100);
+  assert_int_equal(messaging__im_update(&l->im, list, 1, l->now), MESSAGING_OK);
+  settle(l);
+  assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
+  assert_int_equal(messaging__im_add(&l->im, (messaging_child){101, 7}, l->now), MESSAGING_OK);
+  messaging__im_receive(&l->im, passed_up(l, MESSAGING__HELLO), l->now);
+  messaging__slice late = passed_up(l, MESSAGING__RELAY);
+  messaging__im_receive(&l->im, late, l->now);
+  assert_int_equal(messaging__im_peer(&l->im, l->im.peers.count - 1)->state, MESSAGING__LISTED);
+  CHECK_TAKE(&l->ends[0], 1);
+  close_worker(&l->ends[1]);
+  end *anew = open_worker(l, 1);
+  settle(l);
+  assert_int_equal(anew->core.state, MESSAGING__JOINED);
+  CHECK_TAKE(anew, 1);
+  free_net(l);
+}
+
+/* A worker and the supervisor leave at the same time: each is answered, and no answer is answered. */
+static void test_both_leave(void **state) {
+  (void)state;
+  net *l = joined(1);
+  messaging__worker_leave(&l->ends[1].core, l->now);
+  messaging__worker_pump(&l->ends[1].core, l->now);
+  messaging__im_leave(&l->im, l->now);
+  memset(l->sent_up, 0, sizeof l->sent_up);
+  memset(l->sent_down, 0, sizeof l->sent_down);
+  pass(l, 400);
+  assert_true(l->sent_up[MESSAGING__REPORT] > 0 && l->sent_up[MESSAGING__REPORT] <= 8);
+  assert_true(l->sent_down[MESSAGING__STATUS] <= 8);
+  assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
+  free_net(l);
+}
+
+static void speak(net *l, const messaging__peer *peer, uint64_t position) {
+  messaging__writer writer;
+  messaging__frame_begin(&writer, NULL, 'U', MESSAGING__REPORT, &l->im.era);
+  messaging__put_tag(&writer, 0x97);
+  messaging__put_int(&writer, peer->who.id);
+  messaging__put_uint(&writer, peer->who.nonce);
+  messaging__put_uint(&writer, position);
+  for (int i = 0; i < 3; i++) messaging__put_uint(&writer, 0); /* probe, flags, credit */
+  messaging__put_tag(&writer, 0x90);
+  messaging__im_receive(&l->im, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
+}
+
+static void send_one(net *l, const messaging__peer *peer) {
+  uint8_t frame[MESSAGING__AT_PAYLOAD + 1];
+  messaging__batch batch = {MESSAGING__RELAY, peer->who.id, peer->who.kind, peer->who.nonce, 1, 1, 1, 0, 1, {0, 0, 0}};
+  messaging__batch_write(frame, &l->im.era, &batch);
+  frame[MESSAGING__AT_PAYLOAD] = 1;
+  messaging__im_receive(&l->im, (messaging__slice){NULL, frame, sizeof frame}, l->now);
+}
+
+static size_t count_blocked(const net *l) {
+  size_t count = 0;
+  for (size_t i = 0; i < l->im.peers.count; i++) count += messaging__im_peer(&l->im, i)->blocked;
+  return count;
+}
+
+/* With many workers room is looked for at a rate, and once more when that was put off: the windows open, the supervisor's own goes out, and nothing
+ * is looked for when nothing has happened. */
+static void test_many_blocked(void **state) {
+  (void)state;
+  enum { MANY = 600, SENDERS = 400 };
+  net *l = new_net();
+  l->options.history_bytes_max = 8000;
+  open_im(l);
+  run(l, 0);
+  for (pid_t id = -1; id >= -MANY; id--) {
+    assert_int_equal(messaging__im_add(&l->im, (messaging_child){id, 7}, l->now), MESSAGING_OK);
+    speak(l, announce(l, id), 1);
+  }
+  assert_int_equal(l->im.joined, MANY);
+  for (uint32_t i = 1; i <= 12; i++) assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK), messaging__im_pump(&l->im, l->now);
+  assert_false(messaging__outbox_empty(&l->ends[0].outbox));
+  for (size_t i = 0; i < SENDERS; i++) send_one(l, messaging__im_peer(&l->im, i));
+  size_t blocked = count_blocked(l); /* a few found room for their little */
+  assert_in_range(blocked, SENDERS - 20, SENDERS);
+  pass(l, 100);
+  assert_int_equal(count_blocked(l), blocked);
+  uint64_t next = messaging__im_next(&l->im), looked = l->im.needed_at;
+  for (size_t i = 0; i < MANY; i++) {
+    speak(l, messaging__im_peer(&l->im, i), next);
+    messaging__im_pump(&l->im, l->now);
+    assert_true(messaging__im_deadline(&l->im, l->now) <= l->now + MANY);
+  }
+  assert_true(l->im.needed_at <= looked + MANY / MESSAGING__LOOK_RATE + 100);
+  for (int i = 0; i < 20; i++) take(&l->ends[0]), pass(l, 10);
+  assert_int_equal(count_blocked(l), 0);
+  assert_true(messaging__outbox_empty(&l->ends[0].outbox));
+  free_net(l);
+}
+
 static void test_wrong_kind(void **state) {
   (void)state;
   net *l = joined(0);
@@ -1092,6 +1555,29 @@ static void test_wrong_kind(void **state) {
   end *right = open_as(l, 2, 101, 7);
   settle(l);
   assert_int_equal(right->core.state, MESSAGING__JOINED);
+  free_net(l);
+}
+
+/* A supervisor of another version refuses with its own: the worker ends with that cause instead of announcing itself for ever. What else it sends
+ * is reported and not looked at. */
+static void test_other_version(void **state) {
+  (void)state;
+  net *l = new_net();
+  open_im(l);
+  run(l, 0);
+  end *e = open_worker(l, 1);
+  messaging__writer writer;
+  for (int refuses = 0; refuses < 2; refuses++) {
+    messaging__frame_begin(&writer, &e->who, 0, refuses ? MESSAGING__REFUSE : MESSAGING__WELCOME, &l->im.era);
+    writer.bytes[MESSAGING__TOPIC_SIZE] = MESSAGING_WIRE_VERSION + 1;
+    messaging__put_tag(&writer, 0x91);
+    messaging__put_uint(&writer, MESSAGING_EVERSION);
+    messaging__worker_receive(&e->core, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
+    assert_int_equal(e->core.state, refuses ? MESSAGING__OVER : MESSAGING__ANNOUNCING);
+    assert_int_equal(count_reports(e, MESSAGING_EVERSION), 1 + refuses);
+    assert_int_equal(e->core.stats.malformed, 0);
+  }
+  assert_int_equal(e->inbox.cause, MESSAGING_EVERSION);
   free_net(l);
 }
 
@@ -1218,13 +1704,14 @@ static void test_stale_frames(void **state) {
   (void)state;
   net *l = joined(2);
   end *e = &l->ends[1];
+  size_t relays = 0;
   tell(e, 1);
   settle(l);
   take(&l->ends[0]);
   for (size_t i = 0; i < l->captured_count; i++) {
     messaging__slice frame = messaging__slice_of(l->captured[i]);
-    bool batch = frame.data[1] == 0xa1;
-    size_t session = batch ? 7 : 24, stale_im = l->im.stats.stale, stale_worker = e->core.stats.stale;
+    bool to_all = is_batch(frame) || frame.data[1] == 0xa1;
+    size_t session = is_batch(frame) ? MESSAGING__AT_SESSION : to_all ? 7 : 24, stale_im = l->im.stats.stale, stale_worker = e->core.stats.stale;
     uint8_t type = type_of(frame);
     if (type == MESSAGING__HELLO) continue;
     frame.data[session] ^= 0x40;
@@ -1235,7 +1722,8 @@ static void test_stale_frames(void **state) {
       assert_int_equal(l->im.stats.stale, stale_im + 1);
       assert_int_equal(messaging__im_next(&l->im), 2);
       assert_int_equal(l->im.joined, inside.joined);
-    } else if (batch || memcmp(frame.data + 4 + 6, &(uint8_t[]){0, 101}, 2) == 0) {
+    } else if (to_all || memcmp(frame.data + 4 + 6, &(uint8_t[]){0, 101}, 2) == 0) {
+      relays += type == MESSAGING__RELAY;
       messaging__worker_receive(&e->core, frame, l->now);
       assert_int_equal(e->core.stats.stale, stale_worker + 1);
       assert_true(e->core.next == worker.next && e->core.known == worker.known && e->core.window == worker.window);
@@ -1244,6 +1732,7 @@ static void test_stale_frames(void **state) {
   }
   assert_int_equal(count_reports(&l->ends[0], MESSAGING_EBADMSG), 0);
   assert_int_equal(count_reports(e, MESSAGING_EBADMSG), 0);
+  assert_int_equal(relays, 1);
   settle(l);
   CHECK_NONE(&l->ends[0]);
   free_net(l);
@@ -1381,11 +1870,11 @@ static void test_damaged_news(void **state) {
     uint64_t malformed = e->core.stats.malformed;
     if (what == 2) e->core.state = MESSAGING__ANNOUNCING;
     messaging__frame_begin(&writer, what == 2 ? &e->who : NULL, 'B', what == 2 ? MESSAGING__WELCOME : MESSAGING__HEARTBEAT, what == 2 ? &none : &e->core.era);
-    messaging__put_tag(&writer, what == 2 ? 0x98 : 0x95);
-    for (int i = 0; i < (what == 2 ? 3 : 0); i++) messaging__put_uint(&writer, 1); /* expected, window, probe */
+    messaging__put_tag(&writer, what == 2 ? 0x9c : 0x98);
+    for (int i = 0; i < (what == 2 ? 4 : 0); i++) messaging__put_uint(&writer, 1); /* slot, expected, window, probe */
     messaging__put_uint(&writer, what == 3 ? 0 : 1);                              /* next, which is never 0 */
     messaging__put_uint(&writer, what == 3 ? 0 : 1);
-    for (int i = 0; i < 2; i++) messaging__put_uint(&writer, 0); /* ack_ms, flags */
+    for (int i = 0; i < 5; i++) messaging__put_uint(&writer, 0); /* run, ack_ms, flags */
     messaging__put_tag(&writer, what < 2 ? 0x91 : 0x90);
     if (what < 2) {
       messaging__put_tag(&writer, 0x93);
@@ -1406,7 +1895,18 @@ int main(void) {
       cmocka_unit_test(test_join_with_loss),
       cmocka_unit_test(test_join_by_subscription),
       cmocka_unit_test(test_late_join),
-      cmocka_unit_test(test_own_echo_acknowledges),
+      cmocka_unit_test(test_own_told_by_status),
+      cmocka_unit_test(test_own_told_by_another),
+      cmocka_unit_test(test_own_told_by_heartbeat),
+      cmocka_unit_test(test_own_heard),
+      cmocka_unit_test(test_own_behind_a_gap),
+      cmocka_unit_test(test_own_told_and_lost),
+      cmocka_unit_test(test_own_left_out_of_repairs),
+      cmocka_unit_test(test_own_at_the_end_of_a_repair),
+      cmocka_unit_test(test_false_runs),
+      cmocka_unit_test(test_run_over_another),
+      cmocka_unit_test(test_slot_changes),
+      cmocka_unit_test(test_slots),
       cmocka_unit_test(test_output),
       cmocka_unit_test(test_gap_and_repair),
       cmocka_unit_test(test_repair_with_loss),
@@ -1436,7 +1936,12 @@ int main(void) {
       cmocka_unit_test(test_claimed_nonce),
       cmocka_unit_test(test_two_announcements),
       cmocka_unit_test(test_late_announcement_of_the_dead),
+      cmocka_unit_test(test_heir_waits),
+      cmocka_unit_test(test_left_out_and_listed_again),
+      cmocka_unit_test(test_both_leave),
+      cmocka_unit_test(test_many_blocked),
       cmocka_unit_test(test_wrong_kind),
+      cmocka_unit_test(test_other_version),
       cmocka_unit_test(test_other_message_limit),
       cmocka_unit_test(test_silence),
       cmocka_unit_test(test_silent_supervisor),

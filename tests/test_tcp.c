@@ -1,14 +1,42 @@
 /* The same system over tcp: refused without keys, encrypted and authenticated with them. Loopback only. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <zmq.h>
+
+/* On request libzmq is one that was built without CURVE: it does then what its sources say. */
+static bool without_curve;
+
+static int unsupported(int error) {
+  errno = error;
+  return -1;
+}
+
+static int curve_keypair(char *public_key, char *secret_key) { return without_curve ? unsupported(ENOTSUP) : zmq_curve_keypair(public_key, secret_key); }
+static int curve_public(char *public_key, const char *secret_key) { return without_curve ? unsupported(ENOTSUP) : zmq_curve_public(public_key, secret_key); }
+
+static int set_option(void *socket, int option, const void *value, size_t size) {
+  bool curve = option == ZMQ_CURVE_SERVER || option == ZMQ_CURVE_PUBLICKEY || option == ZMQ_CURVE_SECRETKEY || option == ZMQ_CURVE_SERVERKEY;
+  return without_curve && curve ? unsupported(EINVAL) : zmq_setsockopt(socket, option, value, size);
+}
+
+#define zmq_curve_keypair(public_key, secret_key) curve_keypair(public_key, secret_key)
+#define zmq_curve_public(public_key, secret_key) curve_public(public_key, secret_key)
+#define zmq_setsockopt(socket, option, value, size) set_option(socket, option, value, size)
 
 #include "../messaging.h"
 
@@ -42,6 +70,25 @@ static bus_ctx *open_worker(const messaging_addresses *at, pid_t id, messaging_o
   return worker;
 }
 
+static void pause_a_tick(void) {
+  struct timespec tick = {0, TICK_MS * 1000000L};
+  nanosleep(&tick, NULL);
+}
+
+/* Waits for an error that is counted. */
+static void await_error(int errors[MESSAGING__STATUS_COUNT], messaging_status status) {
+  for (int waited = 0; __atomic_load_n(&errors[status], __ATOMIC_SEQ_CST) == 0; waited += TICK_MS) {
+    assert_true(waited < DEADLINE_MS);
+    pause_a_tick();
+  }
+}
+
+static uint32_t joined(const bus_ctx *im) {
+  messaging_stats stats;
+  assert_int_equal(bus_stats(im, &stats), MESSAGING_OK);
+  return stats.workers_joined;
+}
+
 static void receive_in_order(bus_ctx *ctx) {
   for (uint64_t got = 0; got < COUNT;) {
     bus_batch batch;
@@ -59,8 +106,10 @@ static void talk(const messaging_options *im_options, const messaging_options *w
   messaging_addresses at;
   int errors[MESSAGING__STATUS_COUNT] = {0};
   bus_ctx *im = open_im(&at, im_options, errors);
-  assert_int_equal(strncmp(at.pub, "tcp://127.0.0.1:", 16), 0);
-  assert_int_equal(strncmp(at.pull, "tcp://127.0.0.1:", 16), 0);
+  bool named = strncmp(im_options->bind, "tcp://localhost", 15) == 0, ipv6 = strncmp(im_options->bind, "tcp://[", 7) == 0;
+  const char *host = named ? "tcp://localhost:" : ipv6 ? "tcp://[::1]:" : "tcp://127.0.0.1:";
+  assert_int_equal(strncmp(at.pub, host, strlen(host)), 0);
+  assert_int_equal(strncmp(at.pull, host, strlen(host)), 0);
   bus_ctx *first = open_worker(&at, -1, *worker_options), *second = open_worker(&at, -2, *worker_options);
   for (uint64_t i = 1; i <= COUNT; i++) assert_int_equal(bus_send_relay_message(first, &i), MESSAGING_OK);
   receive_in_order(second);
@@ -81,12 +130,37 @@ static void test_refused_without_keys(void **state) {
   assert_null(ctx);
   assert_int_equal(bus_init_worker(&ctx, KIND, "tcp://127.0.0.1:9", "tcp://127.0.0.1:10", NULL), MESSAGING_EAUTH);
   assert_null(ctx);
-  options.secret = "too short";
-  assert_int_equal(bus_init_im(&ctx, &at, &options), MESSAGING_EAUTH);
+  static const char *const wrong[] = {"too short", "env:MESSAGING_TEST_UNSET", "file:/nonexistent/secret", "file:/dev/null"};
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    options.secret = options.credential = wrong[i];
+    assert_int_equal(bus_init_im(&ctx, &at, &options), MESSAGING_EAUTH);
+    assert_int_equal(bus_init_worker(&ctx, KIND, "tcp://127.0.0.1:9", "tcp://127.0.0.1:10", &options), MESSAGING_EAUTH);
+  }
+}
+
+/* A clear error, not a connection without keys. */
+static void test_without_curve(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
+  bus_ctx *ctx;
+  messaging_addresses at;
+  messaging_options options = {0};
+  (void)state;
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  options.bind = "tcp://127.0.0.1:*";
+  options.secret = secret;
+  options.credential = credential;
+  without_curve = true;
+  messaging_status made = messaging_make_keys(secret, credential), im = bus_init_im(&ctx, &at, &options);
+  messaging_status worker = bus_init_worker(&ctx, KIND, "tcp://127.0.0.1:9", "tcp://127.0.0.1:10", &options);
+  without_curve = false;
+  assert_int_equal(made, MESSAGING_ESYS);
+  assert_int_equal(im, MESSAGING_ESYS);
+  assert_int_equal(worker, MESSAGING_ESYS);
 }
 
 static void test_addresses(void **state) {
-  static const char *const wrong[] = {"tcp://*:*", "tcp://0.0.0.0:*", "tcp://[::]:*", "tcp://:5000", "tcp://127.0.0.1:0", "tcp://127.0.0.1:65535", "tcp://127.0.0.1:x", "tcp://127.0.0.1", "udp://127.0.0.1:5000"};
+  static const char *const wrong[] = {"tcp://*:*", "tcp://0.0.0.0:*", "tcp://[::]:*", "tcp://0:*", "tcp://0x0:*", "tcp://[::0]:*", "tcp://[::ffff:0.0.0.0]:*",
+                                       "tcp://:5000", "tcp://127.0.0.1:0", "tcp://127.0.0.1:65535", "tcp://127.0.0.1:x", "tcp://127.0.0.1", "udp://127.0.0.1:5000"};
   bus_ctx *im;
   messaging_addresses at;
   messaging_options options = {0};
@@ -98,6 +172,92 @@ static void test_addresses(void **state) {
   }
   options.bind = "tcp://203.0.113.1:5000"; /* documentation address: not of this host */
   assert_int_equal(bus_init_im(&im, &at, &options), MESSAGING_EBIND);
+}
+
+/* A host's name is looked up, and handed over as it was given; one that nobody knows is not. */
+static void test_host_name(void **state) {
+  messaging_options im = {0}, worker = {0};
+  messaging_addresses at;
+  bus_ctx *ctx;
+  (void)state;
+  im.bind = "tcp://localhost:*";
+  im.plaintext_ok = worker.plaintext_ok = true;
+  assert_int_equal(bus_init_im(&ctx, &at, &im), MESSAGING_OK);
+  assert_memory_equal(at.pub, "tcp://localhost:", 16);
+  assert_memory_equal(at.pull, "tcp://localhost:", 16);
+  assert_string_not_equal(at.pub, at.pull);
+  assert_int_equal(bus_exit(&ctx), MESSAGING_OK);
+  talk(&im, &worker);
+  im.bind = "tcp://no-such-host.invalid:*";
+  assert_int_equal(bus_init_im(&ctx, &at, &im), MESSAGING_EBIND);
+}
+
+/* An interface's name stands for its address. */
+static void test_interface(void **state) {
+  messaging_options im = {0}, worker = {0};
+  (void)state;
+  im.bind = "tcp://lo:*";
+  im.plaintext_ok = worker.plaintext_ok = true;
+  talk(&im, &worker);
+}
+
+static void test_ipv6(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
+  messaging_options im = {0}, worker = {0};
+  struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  (void)state;
+  int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool usable = fd >= 0 && bind(fd, (struct sockaddr *)&name, sizeof name) == 0;
+  if (fd >= 0) close(fd);
+  if (!usable) {
+    print_message("skipped: no IPv6 on loopback\n");
+    skip();
+  }
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  im.bind = "tcp://[::1]:*";
+  im.secret = secret;
+  worker.credential = credential;
+  talk(&im, &worker);
+}
+
+/* A worker of this host that is listed by its pid is watched by a pidfd on tcp as well: its death is known long before its silence is. */
+static void test_death_of_a_local_worker(void **state) {
+  messaging_addresses at;
+  messaging_options options = {0};
+  int errors[MESSAGING__STATUS_COUNT] = {0}, pipes[2];
+  bus_ctx *im, *worker;
+  (void)state;
+  options.plaintext_ok = true;
+  options.bind = "tcp://127.0.0.1:*";
+  assert_int_equal(pipe(pipes), 0);
+  pid_t pid = fork();
+  assert_true(pid >= 0);
+  if (pid == 0) {
+    close(pipes[1]);
+    if (read(pipes[0], &at, sizeof at) != (ssize_t)sizeof at) _exit(1);
+    if (bus_init_worker(&worker, KIND, at.pub, at.pull, &options) || bus_run_worker(worker, NULL, NULL)) _exit(1);
+    while (read(pipes[0], &at, sizeof at) < 0) {} /* until it is killed, or its parent is gone */
+    _exit(1);
+  }
+  close(pipes[0]);
+  const messaging_child child = {pid, KIND};
+  assert_int_equal(bus_init_im(&im, &at, &options), MESSAGING_OK);
+  assert_int_equal(bus_run_im(im, &child, 1, count_error, errors), MESSAGING_OK);
+  assert_int_equal(write(pipes[1], &at, sizeof at), sizeof at);
+  for (int waited = 0; joined(im) == 0; waited += TICK_MS) {
+    assert_true(waited < DEADLINE_MS);
+    pause_a_tick();
+  }
+  assert_int_equal(kill(pid, SIGKILL), 0);
+  struct timespec before, after;
+  clock_gettime(CLOCK_MONOTONIC, &before);
+  await_error(errors, MESSAGING_ELOST);
+  clock_gettime(CLOCK_MONOTONIC, &after);
+  assert_true(after.tv_sec - before.tv_sec < DEADLINE_MS / 1000 / 2); /* silence_ms is 60000 */
+  assert_int_equal(waitpid(pid, NULL, 0), pid);
+  assert_int_equal(bus_exit(&im), MESSAGING_OK);
+  assert_int_equal(errors[MESSAGING_ELOST], 1);
+  close(pipes[1]);
 }
 
 static void test_plaintext_when_asked_for(void **state) {
@@ -160,11 +320,7 @@ static void test_strangers(void **state) {
   bus_ctx *worker = open_worker(&at, -1, right);
   for (uint64_t i = 1; i <= COUNT; i++) assert_int_equal(bus_send_relay_message(worker, &i), MESSAGING_OK);
   receive_in_order(im);
-  struct timespec tick = {0, TICK_MS * 1000000L};
-  for (int waited = 0; __atomic_load_n(&errors[MESSAGING_EAUTH], __ATOMIC_SEQ_CST) == 0; waited += TICK_MS) {
-    assert_true(waited < DEADLINE_MS);
-    nanosleep(&tick, NULL);
-  }
+  await_error(errors, MESSAGING_EAUTH);
   messaging_stats stats;
   assert_int_equal(bus_stats(im, &stats), MESSAGING_OK);
   assert_true(stats.refused > 0);
@@ -176,8 +332,17 @@ static void test_strangers(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_refused_without_keys),     cmocka_unit_test(test_addresses), cmocka_unit_test(test_plaintext_when_asked_for),
-      cmocka_unit_test(test_keys), cmocka_unit_test(test_keys_from_elsewhere), cmocka_unit_test(test_strangers),
+      cmocka_unit_test(test_refused_without_keys),
+      cmocka_unit_test(test_without_curve),
+      cmocka_unit_test(test_addresses),
+      cmocka_unit_test(test_interface),
+      cmocka_unit_test(test_host_name),
+      cmocka_unit_test(test_ipv6),
+      cmocka_unit_test(test_death_of_a_local_worker),
+      cmocka_unit_test(test_plaintext_when_asked_for),
+      cmocka_unit_test(test_keys),
+      cmocka_unit_test(test_keys_from_elsewhere),
+      cmocka_unit_test(test_strangers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

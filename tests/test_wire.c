@@ -204,16 +204,20 @@ static void test_count_of_objects(void **state) {
 /* ---- batch frames ---- */
 
 static const messaging__era era = {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 0x01020304};
-static const messaging__batch golden = {MESSAGING__RELAY, -2, 7, 0x1122334455667788, 0x0a0b, 0x0c0d0e, 2, 1, 3};
+static const messaging__batch golden = {MESSAGING__RELAY, -2, 7, 0x1122334455667788, 0x0a0b, 0x0c0d0e, 2, 1, 3,
+                                        {0x99aabbccddeeff00, 0x0c0d00, 0x77}};
 static const char golden_hex[] =
-    "96a1420102"                           /* ["B", 1, RELAY, */
+    "96a7423030303030300202"               /* ["B000000", 2, RELAY, */
     "c410000102030405060708090a0b0c0d0e0f" /* session, */
     "ce01020304"                           /* generation, [ */
-    "98d3fffffffffffffffe"                 /* id, */
+    "9bd3fffffffffffffffe"                 /* id, */
     "ce00000007"                           /* kind, */
     "cf1122334455667788"                   /* nonce, */
     "cf0000000000000a0b"                   /* number, */
     "cf00000000000c0d0e"                   /* position, */
+    "cf99aabbccddeeff00"                   /* run: nonce, */
+    "cf00000000000c0d00"                   /* first, */
+    "cf0000000000000077"                   /* batch, */
     "ce00000002"                           /* count, */
     "01"                                   /* flags, */
     "c600000003"                           /* payload */
@@ -231,7 +235,7 @@ static size_t unhex(const char *hex, uint8_t *bytes) {
 
 static void test_golden_batch(void **state) {
   (void)state;
-  uint8_t expected[128], frame[128] = {0};
+  uint8_t expected[160], frame[160] = {0};
   size_t size = unhex(golden_hex, expected);
   assert_int_equal(size, MESSAGING__AT_PAYLOAD + 3);
   messaging__batch_write(frame, &era, &golden);
@@ -243,12 +247,101 @@ static void test_golden_batch(void **state) {
   assert_true(read.type == golden.type && read.id == golden.id && read.kind == golden.kind && read.nonce == golden.nonce);
   assert_true(read.number == golden.number && read.position == golden.position && read.count == golden.count);
   assert_true(read.flags == golden.flags && read.payload_size == golden.payload_size);
+  assert_true(read.run.nonce == golden.run.nonce && read.run.first == golden.run.first && read.run.batch == golden.run.batch);
+}
+
+/* A slot in the topic: its binary digits, so that any other slot's differ from it somewhere. */
+static void test_letters(void **state) {
+  (void)state;
+  for (unsigned slot = 0; slot < MESSAGING__SLOTS; slot++) {
+    uint8_t letters[MESSAGING__LETTERS];
+    unsigned value = 0;
+    messaging__put_letters(letters, slot);
+    for (size_t i = 0; i < sizeof letters; i++) {
+      assert_true(letters[i] == '0' || letters[i] == '1');
+      value = value << 1 | (letters[i] & 1u);
+    }
+    assert_int_equal(value, slot);
+  }
+}
+
+enum { DEADLINE_MS = 60000 };
+
+/* The subscriptions that a slot brings about, as the publisher sees them: exactly one for each other slot's batches, none for its own; they
+ * all begin as batches do, and end as they came. */
+static void test_subscriptions(void **state) {
+  (void)state;
+  messaging__handle *handle = calloc(1, sizeof *handle);
+  void *context = zmq_ctx_new(), *pub = zmq_socket(context, ZMQ_XPUB);
+  int deadline = DEADLINE_MS;
+  assert_non_null(handle);
+  handle->in = zmq_socket(context, ZMQ_SUB);
+  zmq_setsockopt(pub, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
+  assert_true(zmq_bind(pub, "inproc://subscriptions") == 0 && zmq_connect(handle->in, "inproc://subscriptions") == 0);
+  for (unsigned slot = 0; slot < MESSAGING__SLOTS; slot++) {
+    size_t heard[MESSAGING__SLOTS] = {0}, topics = slot ? MESSAGING__LETTERS : 1;
+    uint8_t seen[20];
+    assert_true(messaging__subscribe(handle, ZMQ_SUBSCRIBE, slot));
+    for (size_t i = 0; i < topics; i++) {
+      int size = zmq_recv(pub, seen, sizeof seen, 0);
+      assert_in_range(size, 1 + 3, 1 + 3 + MESSAGING__LETTERS);
+      assert_memory_equal(seen, "\x01\x96\xa7\x42", 4);
+      for (unsigned other = 0; other < MESSAGING__SLOTS; other++) {
+        uint8_t letters[MESSAGING__LETTERS];
+        messaging__put_letters(letters, other);
+        heard[other] += memcmp(letters, seen + 4, (size_t)size - 4) == 0;
+      }
+    }
+    for (unsigned other = 0; other < MESSAGING__SLOTS; other++) assert_int_equal(heard[other], slot == 0 || other != slot);
+    assert_true(messaging__subscribe(handle, ZMQ_UNSUBSCRIBE, slot));
+    for (size_t i = 0; i < topics; i++) assert_true(zmq_recv(pub, seen, sizeof seen, 0) > 0 && seen[0] == 0);
+  }
+  zmq_close(handle->in);
+  zmq_close(pub);
+  zmq_ctx_term(context);
+  free(handle);
+}
+
+/* From one slot to another, nothing is unsubscribed from that the new one needs. */
+static void test_tuning(void **state) {
+  (void)state;
+  messaging__handle *handle = calloc(1, sizeof *handle);
+  void *context = zmq_ctx_new(), *pub = zmq_socket(context, ZMQ_XPUB);
+  int deadline = DEADLINE_MS;
+  assert_non_null(handle);
+  handle->in = zmq_socket(context, ZMQ_SUB);
+  zmq_setsockopt(handle->in, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
+  zmq_setsockopt(pub, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
+  assert_true(zmq_bind(pub, "inproc://tuning") == 0 && zmq_connect(handle->in, "inproc://tuning") == 0);
+  static const unsigned slots[] = {0, 1, 2, 63, 62, 1, 0, 32, 33, 5, 0};
+  assert_true(messaging__subscribe(handle, ZMQ_SUBSCRIBE, 0));
+  for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
+    handle->worker.slot = slots[i];
+    handle->worker.tune = true;
+    messaging__tune(handle);
+    assert_true(!handle->worker.tune && handle->slot == slots[i]);
+    char last[] = {'m', (char)('a' + i)}, seen[20] = {0}; /* when the publisher has seen it, it has seen all before it */
+    assert_int_equal(zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, last, sizeof last), 0);
+    while (memcmp(seen + 1, last, sizeof last) != 0) assert_true(zmq_recv(pub, seen, sizeof seen, 0) > 0);
+    for (unsigned other = 0; other < MESSAGING__SLOTS; other++) {
+      uint8_t topic[3 + MESSAGING__LETTERS] = {0x96, 0xa7, 0x42}, got[20];
+      messaging__put_letters(topic + 3, other);
+      assert_int_equal(zmq_send(pub, topic, sizeof topic, 0), (int)sizeof topic);
+      if (slots[i] && other == slots[i]) continue;
+      assert_int_equal(zmq_recv(handle->in, got, sizeof got, 0), (int)sizeof topic);
+      assert_memory_equal(got, topic, sizeof topic); /* so its own did not come before it */
+    }
+  }
+  zmq_close(handle->in);
+  zmq_close(pub);
+  zmq_ctx_term(context);
+  free(handle);
 }
 
 /* What is not exactly that layout is refused: cut at any byte, or any tag another. */
 static void test_batch_is_refused(void **state) {
   (void)state;
-  uint8_t frame[128];
+  uint8_t frame[160];
   messaging__batch read;
   size_t size = unhex(golden_hex, frame);
   for (size_t cut = 0; cut < size; cut++) {
@@ -256,7 +349,7 @@ static void test_batch_is_refused(void **state) {
     assert_false(messaging__batch_read(e.copy, cut, &read));
     free(e.copy);
   }
-  static const size_t tags[] = {1, 28, 29, 38, 43, 52, 61, 70, 76};
+  static const size_t tags[] = {1, 34, 35, 44, 49, 58, 67, 76, 85, 94, 103, 109};
   for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++) {
     frame[tags[i]] ^= 1;
     assert_false(messaging__batch_read(frame, size, &read));
@@ -269,6 +362,8 @@ static void test_batch_is_refused(void **state) {
   wrong = golden, wrong.nonce = 0, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
   wrong = golden, wrong.number = UINT64_MAX, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
   wrong = golden, wrong.position = UINT64_MAX, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
+  wrong = golden, wrong.run.first = UINT64_MAX, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
+  wrong = golden, wrong.run.batch = UINT64_MAX, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
   wrong = golden, wrong.payload_size = UINT32_MAX, messaging__batch_write(frame, &era, &wrong), assert_false(messaging__batch_read(frame, size, &read));
 }
 
@@ -358,6 +453,7 @@ static void test_ring(void **state) {
 
 /* A frame of the log: count messages, of this size in all; its numbers are where the log ends. */
 static messaging__buffer *log_frame(const messaging__log *log, uint32_t count, size_t size) {
+  assert_true(size > MESSAGING__AT_PAYLOAD);
   messaging__buffer *buffer = messaging__buffer_new(size);
   assert_non_null(buffer);
   messaging__batch batch = golden;
@@ -449,7 +545,7 @@ static void test_log_place_at_the_end(void **state) {
   messaging__place place = messaging__log_end(&log);
   for (int round = 0; round < 300; round++) {
     assert_false(messaging__log_read(&log, &place, &frame));
-    messaging__buffer *buffer = log_frame(&log, 1, 100 + below(5000));
+    messaging__buffer *buffer = log_frame(&log, 1, MESSAGING__AT_PAYLOAD + 1 + below(5000));
     assert_true(messaging__log_append(&log, messaging__slice_of(buffer), 1, &kept));
     assert_true(messaging__log_read(&log, &place, &frame));
     assert_ptr_equal(frame.data, kept.data);
@@ -648,11 +744,11 @@ static void test_supervisor_inbox_order(void **state) {
   messaging__inbox inbox;
   supervisor_inbox(&inbox, 1 << 16);
   check_next(&inbox, 0, 0);
-  inbox_output(&inbox, 1, 100);
+  inbox_output(&inbox, 1, 120);
   inbox_relay(&inbox, 5, 3);          /* 1 to 3 */
   inbox_relay(&inbox, OWN_NONCE, 2);  /* 4, 5 */
-  inbox_output(&inbox, 2, 100);
-  inbox_output(&inbox, 3, 100);
+  inbox_output(&inbox, 2, 120);
+  inbox_output(&inbox, 3, 120);
   inbox_relay(&inbox, 5, 1);          /* 6 */
   inbox_relay(&inbox, OWN_NONCE, 1);  /* 7 */
   check_next(&inbox, MESSAGING__OUTPUT, 1);
@@ -663,7 +759,7 @@ static void test_supervisor_inbox_order(void **state) {
   check_next(&inbox, 0, 0);
   assert_int_equal(inbox.bytes, 0);
   inbox_relay(&inbox, OWN_NONCE, 1); /* 8 */
-  inbox_output(&inbox, 4, 100);
+  inbox_output(&inbox, 4, 120);
   inbox_relay(&inbox, 5, 1); /* 9 */
   messaging__inbox_settle(&inbox);
   assert_true(inbox.readable);
@@ -700,13 +796,13 @@ static void test_supervisor_inbox_renewed(void **state) {
     messaging__inbox inbox;
     supervisor_inbox(&inbox, 1 << 16);
     inbox_relay(&inbox, 5, 3);
-    inbox_output(&inbox, 1, 100);
+    inbox_output(&inbox, 1, 120);
     inbox_relay(&inbox, OWN_NONCE, 1);
     inbox_relay(&inbox, 5, 1);
     assert_true(messaging__inbox_renew(&inbox, purge));
     assert_true(inbox.log.next == 1);
     inbox_relay(&inbox, 6, 2);
-    inbox_output(&inbox, 2, 100);
+    inbox_output(&inbox, 2, 120);
     if (!purge) {
       check_next(&inbox, MESSAGING__RELAY, 1);
       check_next(&inbox, MESSAGING__OUTPUT, 1);
@@ -728,7 +824,7 @@ static void test_inbox_limits(void **state) {
   assert_int_equal(messaging__inbox_credit(&inbox), 1000);
   assert_false(inbox.wanted);
   assert_int_equal(inbox_output(&inbox, 1, 2000), MESSAGING__PUT);
-  assert_int_equal(inbox_output(&inbox, 2, 100), MESSAGING__NO_ROOM);
+  assert_int_equal(inbox_output(&inbox, 2, 120), MESSAGING__NO_ROOM);
   assert_true(inbox.wanted);
   assert_int_equal(messaging__inbox_credit(&inbox), 0);
   check_next(&inbox, MESSAGING__OUTPUT, 1);
@@ -797,6 +893,9 @@ int main(void) {
       cmocka_unit_test(test_validation_agrees_with_msgpack),
       cmocka_unit_test(test_count_of_objects),
       cmocka_unit_test(test_golden_batch),
+      cmocka_unit_test(test_letters),
+      cmocka_unit_test(test_subscriptions),
+      cmocka_unit_test(test_tuning),
       cmocka_unit_test(test_batch_is_refused),
       cmocka_unit_test(test_topics),
       cmocka_unit_test(test_map),

@@ -494,8 +494,9 @@ static int answer(int listener) {
 
 /* A sound supervisor's part, on libzmq's sockets at the same addresses: welcomes the worker and sends it a message. */
 static void check_worker_goes_on(place *p) {
-  static const uint8_t welcome[] = {0x98, 1, 0xcd, 0x40, 0, 0, 1, 1, 25, 0, 0x90}; /* expected, window, probe, next, first, ack_ms, flags, terms */
-  static const uint8_t goodbye[] = {0x95, 2, 1, 25, 4, 0x90}; /* next, first, ack_ms, flags, terms: exit need not wait for an answer */
+  /* slot, expected, window, probe, next, first, no run, ack_ms, flags, terms */
+  static const uint8_t welcome[] = {0x9c, 0, 1, 0xcd, 0x40, 0, 0, 1, 1, 0, 0, 0, 25, 0, 0x90};
+  static const uint8_t goodbye[] = {0x98, 2, 1, 0, 0, 0, 25, 4, 0x90}; /* next, first, no run, ack_ms, flags, terms: exit need not wait for an answer */
   messaging__who who = {ID, KIND, 0};
   messaging__era era = {{1}, 1};
   messaging__writer writer;
@@ -506,14 +507,14 @@ static void check_worker_goes_on(place *p) {
   zmq_setsockopt(pull, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
   zmq_setsockopt(pub, ZMQ_LINGER, &none, sizeof none);
   assert_true(zmq_bind(pub, p->pub) == 0 && zmq_bind(pull, p->pull) == 0);
-  for (; topics < 2; topics++) assert_true(zmq_recv(pub, bytes, sizeof bytes, 0) > 0);
-  who.nonce = messaging__load_be(bytes + 1 + 12, 8); /* the second is its own */
+  for (; topics < 3; topics++) assert_true(zmq_recv(pub, bytes, sizeof bytes, 0) > 0);
+  who.nonce = messaging__load_be(bytes + 1 + 12, 8); /* the third is its own */
   assert_true(zmq_recv(pull, bytes, sizeof bytes, 0) > 0);
   assert_int_equal(bytes[4], MESSAGING__HELLO);
   messaging__frame_begin(&writer, &who, 0, MESSAGING__WELCOME, &era);
   memcpy(writer.bytes + writer.size, welcome, sizeof welcome);
   assert_true(zmq_send(pub, writer.bytes, writer.size + sizeof welcome, 0) > 0);
-  messaging__batch batch = {MESSAGING__RELAY, -2, KIND, 77, 1, 1, 1, 0, 1};
+  messaging__batch batch = {MESSAGING__RELAY, -2, KIND, 77, 1, 1, 1, 0, 1, {0, 0, 0}};
   messaging__batch_write(bytes, &era, &batch);
   bytes[MESSAGING__AT_PAYLOAD] = 0x11;
   assert_true(zmq_send(pub, bytes, MESSAGING__AT_PAYLOAD + 1, 0) > 0);

@@ -87,7 +87,7 @@ static void bytes_payload(void) {
   uint8_t how = fuzz_byte();
   bool relay = how & 1;
   messaging__era era = {{0}, 1};
-  messaging__batch batch = {relay ? MESSAGING__RELAY : MESSAGING__OUTPUT, 102, 7, 5, 1, 1, how & 2 ? (uint32_t)fuzz_near(1) : 1u + (uint32_t)(how >> 2 & 7), 0, 0};
+  messaging__batch batch = {relay ? MESSAGING__RELAY : MESSAGING__OUTPUT, 102, 7, 5, 1, 1, how & 2 ? (uint32_t)fuzz_near(1) : 1u + (uint32_t)(how >> 2 & 7), 0, 0, {0, 0, 0}};
   size_t size = FUZZ_LAST_MAX;
   const uint8_t *bytes = fuzz_bytes(&size);
   bytes_check_agreement(bytes, size);
@@ -136,6 +136,12 @@ static void bytes_trace(void) {
     messaging__era era = {{0}, 3};
     messaging__frame_begin(&writer, NULL, 'B', how >> 2 & 15, &era);
     head = writer.size;
+  }
+  if (how & 0x40) { /* a batch, as its header says */
+    messaging__era era = {{0}, 3};
+    messaging__batch batch = {how >> 2 & 15, 102, 7, 5, 1, 1, 1, 0, (uint32_t)size, {6, 1, 1}};
+    messaging__batch_write(writer.bytes, &era, &batch);
+    head = MESSAGING__AT_PAYLOAD;
   }
   uint8_t *exact = (uint8_t *)malloc(head + size + 1);
   fuzz_check(exact, "out of memory");

@@ -34,6 +34,7 @@ typedef struct {
   size_t claim_count;
   uint32_t watches, ops;
   uint64_t nonces, next, first;
+  messaging__run run; /* whose the last numbers are */
   uint32_t generation;
   size_t carried;  /* bytes that a new generation kept in the inbox */
   sup_claim speaks; /* what the frame that is being received claims */
@@ -86,6 +87,20 @@ static void sup_observe_items(void) {
   fuzz_observe_items(&sup.end);
 }
 
+/* What a batch is told when it is published: whose the numbers before it are, and of whom it is. Its sender's slot is in its topic. */
+static void sup_check_told(const uint8_t *frame, const messaging__batch *batch) {
+  uint8_t letters[MESSAGING__LETTERS];
+  const messaging__peer *peer = (const messaging__peer *)messaging__map_get(&sup.im->by_nonce, batch->nonce);
+  fuzz_check(memcmp(&batch->run, &sup.run, sizeof sup.run) == 0, "number %" PRIu64 " tells a false run", batch->position);
+  messaging__put_letters(letters, peer ? peer->slot : 0);
+  fuzz_check(memcmp(frame + MESSAGING__AT_LETTERS, letters, sizeof letters) == 0, "number %" PRIu64 " is of another slot", batch->position);
+  fuzz_check(peer || batch->nonce == sup.self.nonce, "number %" PRIu64 " is of nobody", batch->position);
+}
+
+static messaging__run sup_run_after(messaging__run run, const messaging__batch *batch) {
+  return (messaging__run){batch->nonce, run.nonce == batch->nonce ? run.first : batch->position, batch->number};
+}
+
 /* A relay batch is published: its numbers follow. */
 static void sup_published(messaging__slice frame) {
   messaging__batch batch;
@@ -93,6 +108,8 @@ static void sup_published(messaging__slice frame) {
   fuzz_check(messaging__batch_read(frame.data, frame.size, &batch), "a published batch cannot be read");
   fuzz_check(batch.position == sup.next, "number %" PRIu64 " is given where %" PRIu64 " follows", batch.position, sup.next);
   fuzz_check(messaging__load_be(frame.data + MESSAGING__AT_GENERATION, 4) == sup.im->era.generation, "a batch of another generation is published");
+  sup_check_told(frame.data, &batch);
+  sup.run = sup_run_after(sup.run, &batch);
   sup.next += batch.count;
   sup_taken(&batch);
   if (batch.nonce != sup.self.nonce) fuzz_expect(&sup.end.dues, frame.data, frame.size);
@@ -122,12 +139,16 @@ static void sup_check_repair(messaging__reader *reader) {
 /* STATUS and WELCOME say what is so. */
 static void sup_check_status(messaging__reader *reader, pid_t id, uint64_t nonce) {
   messaging__news news;
-  fuzz_check(messaging__read_array(reader) == 8, "a status has a false shape");
+  fuzz_check(messaging__read_array(reader) == 12, "a status has a false shape");
+  const messaging__peer *peer = sup_peer(id);
+  uint64_t slot = messaging__read_uint(reader, MESSAGING__SLOTS - 1);
+  fuzz_check(peer && slot == peer->slot, "%d is told a false slot", (int)id);
   uint64_t expected = messaging__read_uint(reader, MESSAGING__NUMBER_MAX), window = messaging__read_uint(reader, UINT32_MAX);
   messaging__read_uint(reader, UINT32_MAX);
   fuzz_check(messaging__news_read(reader, &news), "a status has a false shape");
   sup_observe_items();
   fuzz_check(news.next == sup.next && news.first == sup.im->inbox->log.first, "a status tells false numbers");
+  fuzz_check(memcmp(&news.run, &sup.run, sizeof sup.run) == 0, "a status tells a false run");
   fuzz_check(window == 0 || window == MESSAGING__WINDOW_BYTES, "a status tells a false window");
   fuzz_check(expected == sup_claim_of(id, nonce)->taken + 1, "%d is told to send batch %" PRIu64, (int)id, expected);
 }
@@ -140,6 +161,7 @@ static void sup_renewed(void) {
   if (sup.im->era.generation == sup.generation) return;
   sup.generation = sup.im->era.generation;
   sup.next = sup.first = 1;
+  memset(&sup.run, 0, sizeof sup.run);
   sup.end.term_told = false;
   if (sup.purged) fuzz_expect_retry(&sup.end);
   sup.end.items_seen = inbox->items.count;
@@ -165,8 +187,9 @@ static bool sup_send(void *self, messaging__slice frame) {
       sup_published(frame);
       break;
     case MESSAGING__HEARTBEAT:
-      fuzz_check(all && messaging__read_array(&reader) == 5 && messaging__news_read(&reader, &news), "a heartbeat has a false shape");
+      fuzz_check(all && messaging__read_array(&reader) == 8 && messaging__news_read(&reader, &news), "a heartbeat has a false shape");
       fuzz_check(news.next == sup.next && news.first == sup.im->inbox->log.first, "a heartbeat tells false numbers");
+      fuzz_check(memcmp(&news.run, &sup.run, sizeof sup.run) == 0, "a heartbeat tells a false run");
       break;
     case MESSAGING__WELCOME:
       sup_accepted(id, nonce); /* fall through */
@@ -258,8 +281,22 @@ static void sup_check_peer(const messaging__peer *peer) {
              (int)peer->who.id, claimed);
 }
 
+/* Those who are connected have slots, each its own. */
+static void sup_check_slots(void) {
+  uint64_t slots = 0;
+  for (size_t i = 0; i < sup.im->peers.count; i++) {
+    const messaging__peer *peer = messaging__im_peer(sup.im, i);
+    uint64_t bit = (uint64_t)1 << peer->slot;
+    fuzz_check((peer->slot != 0) == (peer->state == MESSAGING__ACTIVE), "%d has slot %u", (int)peer->who.id, peer->slot);
+    fuzz_check(peer->slot == 0 || !(slots & bit), "two have slot %u", peer->slot);
+    slots |= bit;
+  }
+  fuzz_check((slots & ~(uint64_t)1) == sup.im->slots, "slots are taken by nobody");
+}
+
 static void sup_check_peers(void) {
   const messaging__im *im = sup.im;
+  sup_check_slots();
   uint32_t live = 0, joined = 0;
   size_t busy = 0;
   for (size_t i = 0; i < SUP_SLOTS; i++)
@@ -282,21 +319,26 @@ static void sup_check_peers(void) {
   }
 }
 
-/* The history from end to end: numbers without a gap, sizes that add up. */
+/* The history from end to end: numbers without a gap, each batch saying whose those before it are, sizes that add up. */
 static void sup_check_log(void) {
   const messaging__log *log = &sup.im->inbox->log;
   messaging__place place = {0, 0};
   messaging__slice frame;
   messaging__batch batch;
+  messaging__run run = sup.run;
   uint64_t at = log->first;
   size_t bytes = 0;
   for (size_t i = 0; i < log->chunks.count; i++) bytes += messaging__log_chunk(log, i)->size;
   fuzz_check(bytes == log->bytes, "history counts %zu bytes and holds %zu", log->bytes, bytes);
   while (messaging__log_read(log, &place, &frame)) {
     fuzz_check(messaging__batch_read(frame.data, frame.size, &batch) && batch.position == at, "history has a hole at %" PRIu64, at);
+    if (at == log->first) run = batch.run;
+    fuzz_check(memcmp(&batch.run, &run, sizeof run) == 0, "history tells a false run at %" PRIu64, at);
+    run = sup_run_after(run, &batch);
     at += batch.count;
   }
   fuzz_check(at == log->next, "history ends at %" PRIu64 " instead of %" PRIu64, at, log->next);
+  fuzz_check(memcmp(&run, &sup.run, sizeof run) == 0, "history ends with a false run");
 }
 
 static void sup_check(void) {
@@ -407,7 +449,7 @@ static void sup_op_batch(uint8_t type) {
   const messaging__peer *peer = sup_peer(who.id);
   uint8_t style = fuzz_byte() % 8;
   messaging__era era = sup_era(style);
-  messaging__batch batch = {type, who.id, who.kind, who.nonce, 0, 0, 0, 0, 0};
+  messaging__batch batch = {type, who.id, who.kind, who.nonce, 0, 0, 0, 0, 0, {0, 0, 0}};
   size_t size = fuzz_payload(fuzz_frame + MESSAGING__AT_PAYLOAD, FUZZ_FRAME_MAX - MESSAGING__AT_PAYLOAD, type, &batch.count);
   uint64_t number = fuzz_near(peer ? peer->expected : 1), position = fuzz_near(peer ? peer->has : 1);
   batch.number = number;
@@ -415,7 +457,12 @@ static void sup_op_batch(uint8_t type) {
   batch.flags = fuzz_byte() & 0x81;
   batch.payload_size = (uint32_t)(style == 4 ? fuzz_near(size) : size);
   messaging__batch_write(fuzz_frame, &era, &batch);
-  if (style == 5) fuzz_frame[3] = fuzz_byte();
+  if (style == 5) fuzz_frame[MESSAGING__AT_TYPE - 1] = fuzz_byte(); /* the version */
+  if (style == 6) messaging__put_letters(fuzz_frame + MESSAGING__AT_LETTERS, fuzz_byte());
+  if (style == 7) { /* as if it came from above */
+    messaging__run run = {sup.run.nonce, fuzz_near(sup.run.first), fuzz_near(sup.run.batch)};
+    messaging__put_run(fuzz_frame, &run);
+  }
   sup_deliver(fuzz_frame, MESSAGING__AT_PAYLOAD + size);
 }
 

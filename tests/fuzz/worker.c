@@ -3,8 +3,8 @@
  *
  * The program says what the supervisor sends (right or wrong), what the application calls, what the clock does, and when memory runs out.
  * Beside the machine a model keeps the supervisor's log. As long as everything the supervisor said fits it, the model is strict: each number
- * is delivered exactly once, is the worker's own, or was told to be gone. Once a lie was told (astray), what holds against anybody remains:
- * order, no number twice, nothing of its own, limits, no memory left behind.
+ * is delivered exactly once, is the worker's own, or was told to be gone; and what a run tells of its own batches is taken at once. Once a
+ * lie was told (astray), what holds against anybody remains: order, no number twice, nothing of its own, limits, no memory left behind.
  */
 #include "fuzz.h"
 
@@ -30,6 +30,8 @@ typedef struct {
   wrk_entry log[WRK_LOG]; /* what the supervisor has published, in order */
   size_t log_count;
   uint64_t next, first;   /* of the log */
+  messaging__run run;     /* whose the last numbers of the log are */
+  unsigned slot;          /* that the supervisor gives the worker */
   uint64_t taken;         /* batches of this worker that it has taken */
   wrk_entry up[WRK_UP];   /* batches of this worker as they were sent first, by number - 1 */
   size_t up_count;
@@ -54,7 +56,7 @@ static messaging__era wrk_era(void) {
 }
 
 static wrk_entry wrk_copy(const uint8_t *frame, size_t size) {
-  wrk_entry entry = {(uint8_t *)malloc(size), size, {0, 0, 0, 0, 0, 0, 0, 0, 0}};
+  wrk_entry entry = {(uint8_t *)malloc(size), size, {0}};
   fuzz_check(entry.frame, "out of memory");
   memcpy(entry.frame, frame, size);
   fuzz_check(messaging__batch_read(frame, size, &entry.batch), "a batch cannot be read");
@@ -125,7 +127,8 @@ static bool wrk_send(void *self, messaging__slice frame) {
   messaging__envelope envelope;
   (void)self;
   fuzz_check(messaging__envelope_read(&reader, &envelope) && envelope.version == MESSAGING_WIRE_VERSION, "a frame without an envelope is sent");
-  fuzz_check(envelope.topic_size == 1 && (envelope.topic[0] == 'U' || envelope.topic[0] == 'B'), "a frame has a false topic");
+  bool batch = envelope.type == MESSAGING__RELAY || envelope.type == MESSAGING__OUTPUT;
+  fuzz_check(envelope.topic_size == (batch ? 7 : 1) && memcmp(envelope.topic, batch ? "B000000" : "U", envelope.topic_size) == 0, "a frame has a false topic");
   if (wrk.stalled) return false;
   if (envelope.type == MESSAGING__HELLO) {
     fuzz_check(wrk.core->state == MESSAGING__ANNOUNCING, "an announcement comes late");
@@ -133,7 +136,7 @@ static bool wrk_send(void *self, messaging__slice frame) {
     return true;
   }
   fuzz_check(memcmp(envelope.session, wrk.core->era.session, 16) == 0 && envelope.generation == wrk.core->era.generation, "a frame of another time is sent");
-  if (envelope.type == MESSAGING__RELAY || envelope.type == MESSAGING__OUTPUT) wrk_check_batch(frame);
+  if (batch) wrk_check_batch(frame);
   else if (envelope.type == MESSAGING__REPORT) wrk_check_report(&reader);
   else fuzz_fail("a frame of type %d is sent", envelope.type);
   return true;
@@ -196,7 +199,7 @@ static void wrk_check_early(void) {
   for (size_t i = 0; i < core->early.count; i++) {
     const messaging__early *early = (const messaging__early *)messaging__ring_at(&core->early, i);
     fuzz_check(early->batch.position >= at || wrk.astray, "early batches are not in order");
-    fuzz_check((early->frame.owner == NULL) == (early->batch.nonce == WRK_NONCE), "its own is kept, or another's is not");
+    fuzz_check(early->batch.count > 0 && (early->frame.owner == NULL) == (early->batch.nonce == WRK_NONCE), "its own is kept, or another's is not");
     at = early->batch.position;
     bytes += early->frame.size;
   }
@@ -256,10 +259,45 @@ static void wrk_pump(void) {
 
 /* ---- What the supervisor sends ---- */
 
+/* What a frame that is sound told: of its own batches, none on the wire is below the last that it was told of; its slot, which the shell
+ * subscribes by. */
+static void wrk_check_told(messaging__slice frame, uint64_t malformed) {
+  messaging__worker *core = wrk.core;
+  messaging__reader reader = {frame.data, frame.data + frame.size, false};
+  messaging__envelope envelope;
+  messaging__batch batch;
+  messaging__news news;
+  if (wrk.astray || core->state != MESSAGING__JOINED || core->stats.malformed != malformed) return;
+  fuzz_check(messaging__envelope_read(&reader, &envelope), "a frame without an envelope is taken");
+  const messaging__run *run = NULL;
+  uint64_t end = 0;
+  if (envelope.type == MESSAGING__RELAY && messaging__batch_read(frame.data, frame.size, &batch)) {
+    run = &batch.run;
+    end = batch.position;
+  } else if (envelope.type == MESSAGING__HEARTBEAT || envelope.type == MESSAGING__STATUS || envelope.type == MESSAGING__WELCOME) {
+    if (messaging__read_array(&reader) == 12) {
+      unsigned slot = (unsigned)messaging__read_uint(&reader, MESSAGING__SLOTS - 1);
+      fuzz_check((core->slot == slot || core->leaving) && (core->tune || core->slot == wrk.slot), "a slot is not taken");
+      for (int i = 0; i < 3; i++) messaging__read_uint(&reader, UINT32_MAX);
+    }
+    if (!messaging__news_read(&reader, &news)) return; /* a number of 64 bits among the three */
+    run = &news.run;
+    end = news.next;
+  }
+  wrk.slot = core->slot;
+  core->tune = false;
+  if (!run || run->nonce != WRK_NONCE) return;
+  fuzz_check(core->number - core->flights.count > run->batch, "batch %" PRIu64 " is told to be accepted, and kept", run->batch);
+  fuzz_check(core->known >= end, "numbers below %" PRIu64 " are told, and not known", end);
+  bool kept = fuzz_starved == 0 && core->early.count < MESSAGING__REORDER_MAX;
+  fuzz_check(!kept || core->next < run->first || core->next >= end, "%" PRIu64 " is next, which is its own", core->next);
+}
+
 static void wrk_receive(messaging__slice frame) {
   uint64_t malformed = wrk.core->stats.malformed, errors = wrk.end.errors;
   bool lost = wrk.core->lost;
   messaging__worker_receive(wrk.core, frame, fuzz_now());
+  wrk_check_told(frame, malformed);
   if (lost && !wrk.core->lost && wrk.core->lost_shown) wrk.end.term_told = false; /* that was for its silence, which is over */
   wrk_observe_items();
   messaging__dispatch(wrk.end.handle);
@@ -288,10 +326,29 @@ static void wrk_frame_begin(messaging__writer *writer, bool one, uint8_t type, u
   if (style == 7) writer->bytes[one ? MESSAGING__TOPIC_SIZE : 3] = fuzz_byte();
 }
 
+/* Whose the numbers below the log's end are: as it is, from a later number on only, or otherwise. A lie is one about the worker alone. */
+static messaging__run wrk_tell_run(uint8_t what) {
+  static const uint64_t nonces[] = {WRK_NONCE, 77, 0xffff};
+  const messaging__run *so = &wrk.run;
+  messaging__run run = *so;
+  if (what & 3) run.nonce = nonces[(what & 3) - 1];
+  if (what & 4) run.first += (what >> 3 & 7) % (wrk.next - run.first + 1);
+  if (what & 64) run.first = fuzz_near(run.first);
+  if (what & 128) run.batch = fuzz_near(run.batch);
+  bool true_one = so->nonce == WRK_NONCE && run.first >= so->first && run.batch == so->batch;
+  if (run.nonce == WRK_NONCE && !true_one) wrk.astray = true;
+  return run;
+}
+
 static void wrk_put_news(messaging__writer *writer, uint8_t how) {
   static const messaging__who others[2] = {{102, WRK_KIND, 77}, {100, MESSAGING_SUPERVISOR, 1}};
   messaging__put_uint(writer, how & 1 ? wrk_near(wrk.next) : wrk.next);
   messaging__put_uint(writer, how & 2 ? wrk_near(wrk.first) : wrk.first);
+  uint8_t what = how & 32 ? fuzz_byte() : 0;
+  messaging__run run = wrk_tell_run(what);
+  messaging__put_uint(writer, run.nonce);
+  messaging__put_uint(writer, run.first);
+  messaging__put_uint(writer, run.batch);
   messaging__put_uint(writer, how & 4 ? fuzz_near(60000) : 25);
   messaging__put_uint(writer, how & 8 ? fuzz_byte() : 0);
   unsigned terms = how & 16 ? fuzz_below(4) : 0;
@@ -301,7 +358,7 @@ static void wrk_put_news(messaging__writer *writer, uint8_t how) {
     messaging__put_tag(writer, by >= 0xf0 ? by : 0x93u);
     messaging__put_who(writer, by % 3 == 0 ? &wrk.self : &others[by % 3 - 1]);
   }
-  if (how & 32) messaging__put_tag(writer, fuzz_byte());
+  if (what == 0xff) messaging__put_tag(writer, fuzz_byte());
 }
 
 static void wrk_op_status(uint8_t type) {
@@ -309,7 +366,8 @@ static void wrk_op_status(uint8_t type) {
   messaging__writer writer;
   uint8_t style = fuzz_byte(), how = fuzz_byte();
   wrk_frame_begin(&writer, true, type, style < 240 ? 0 : style & 7);
-  messaging__put_tag(&writer, style == 239 ? fuzz_byte() : 0x98u);
+  messaging__put_tag(&writer, style == 239 ? fuzz_byte() : 0x9cu);
+  messaging__put_uint(&writer, style == 238 ? fuzz_byte() : style < 4 ? wrk.slot : style >> 2 & (MESSAGING__SLOTS - 1)); /* 0 among them */
   messaging__put_uint(&writer, how & 64 ? wrk_near(wrk.taken + 1) : wrk.taken + 1);
   messaging__put_uint(&writer, windows[style & 3]);
   messaging__put_uint(&writer, how & 128 ? fuzz_near(wrk.core->probe) : wrk.core->probe);
@@ -321,7 +379,7 @@ static void wrk_op_heartbeat(void) {
   messaging__writer writer;
   uint8_t style = fuzz_byte(), how = fuzz_byte();
   wrk_frame_begin(&writer, false, MESSAGING__HEARTBEAT, style < 240 ? 0 : style & 7);
-  messaging__put_tag(&writer, style == 239 ? fuzz_byte() : 0x95u);
+  messaging__put_tag(&writer, style == 239 ? fuzz_byte() : 0x98u);
   wrk_put_news(&writer, how & 63);
   wrk_deliver(writer.bytes, writer.size);
 }
@@ -336,11 +394,24 @@ static void wrk_op_refuse(void) {
 }
 
 /* The supervisor publishes a batch; it arrives now, or has to be asked for. */
-static void wrk_publish(uint8_t *frame, size_t size, uint64_t position, bool arrives) {
+static void wrk_publish(uint8_t *frame, size_t size, uint64_t position, unsigned slot, uint8_t what, bool arrives) {
+  messaging__run run = wrk_tell_run(what);
   messaging__store_be(frame + MESSAGING__AT_POSITION, position, 8);
+  messaging__put_letters(frame + MESSAGING__AT_LETTERS, slot);
+  messaging__put_run(frame, &run);
+  messaging__batch again;
+  if (!messaging__batch_read(frame, size, &again)) { /* the run tells of what no number can be */
+    wrk.astray = true;
+    wrk_deliver(frame, size);
+    return;
+  }
   if (wrk.log_count < WRK_LOG && position == wrk.next) {
     wrk.log[wrk.log_count] = wrk_copy(frame, size);
-    wrk.next += wrk.log[wrk.log_count++].batch.count;
+    const messaging__batch *batch = &wrk.log[wrk.log_count++].batch;
+    if (wrk.run.nonce != batch->nonce) wrk.run.first = batch->position;
+    wrk.run.nonce = batch->nonce;
+    wrk.run.batch = batch->number;
+    wrk.next += batch->count;
   } else {
     wrk.astray = true;
   }
@@ -351,7 +422,7 @@ static void wrk_publish(uint8_t *frame, size_t size, uint64_t position, bool arr
 static void wrk_op_publish(bool arrives) {
   messaging__era era = wrk_era();
   uint8_t style = fuzz_byte();
-  messaging__batch batch = {MESSAGING__RELAY, 102, WRK_KIND, 77, 1 + fuzz_value, 0, 0, 0, 0};
+  messaging__batch batch = {MESSAGING__RELAY, 102, WRK_KIND, 77, 1 + fuzz_value, 0, 0, 0, 0, {0, 0, 0}};
   uint8_t *payload = fuzz_frame + MESSAGING__AT_PAYLOAD;
   size_t size = fuzz_payload(payload, FUZZ_FRAME_MAX - MESSAGING__AT_PAYLOAD, MESSAGING__RELAY, &batch.count);
   if (style == 1) batch.nonce = WRK_NONCE, wrk.astray = true; /* as if it were the worker's own */
@@ -363,21 +434,22 @@ static void wrk_op_publish(bool arrives) {
   messaging__batch again;
   bool sound = style != 2 && style != 3 && messaging__batch_read(fuzz_frame, MESSAGING__AT_PAYLOAD + size, &again);
   if (sound) {
-    wrk_publish(fuzz_frame, MESSAGING__AT_PAYLOAD + size, position, arrives);
+    wrk_publish(fuzz_frame, MESSAGING__AT_PAYLOAD + size, position, wrk.slot % 60 + 1, style >= 128 ? fuzz_byte() : 0, arrives);
     return;
   }
   messaging__store_be(fuzz_frame + MESSAGING__AT_POSITION, position, 8);
   wrk_deliver(fuzz_frame, MESSAGING__AT_PAYLOAD + size);
 }
 
-/* The supervisor takes the worker's next batch: a relay batch it publishes, of an output batch only a status tells. */
+/* The supervisor takes the worker's next batch: a relay batch it publishes, which the worker hears only where it has no slot, or has not
+ * subscribed by it yet; of an output batch only a status tells. */
 static void wrk_op_take(void) {
   uint8_t by = fuzz_byte();
   if (wrk.taken >= wrk.up_count) return;
   const wrk_entry *entry = &wrk.up[wrk.taken++];
   if (!entry->frame || entry->batch.type != MESSAGING__RELAY) return;
   memcpy(fuzz_frame, entry->frame, entry->size);
-  wrk_publish(fuzz_frame, entry->size, wrk.next, by < 192);
+  wrk_publish(fuzz_frame, entry->size, wrk.next, wrk.slot, by % 8u == 7 ? fuzz_byte() : 0, by < 192 && (wrk.slot == 0 || by >= 64));
 }
 
 /* An entry of the log, counted from its end: late, again, out of order. */

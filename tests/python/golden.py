@@ -11,6 +11,7 @@ import sys
 
 import msgpack
 
+VERSION = 2
 HELLO, RELAY, OUTPUT, REPORT, HEARTBEAT, WELCOME, STATUS, REPAIR, REFUSE = range(1, 10)
 UP_ANSWER, UP_TERM, UP_TERM_SEEN, UP_BYE = 1, 2, 4, 8
 DOWN_BYE, DOWN_BYE_SEEN = 4, 8
@@ -18,41 +19,42 @@ SESSION = bytes(range(16))
 WORKER, WORKER_NONCE, KIND = -7, 0x2222222222222222, 5
 SUPERVISOR, SUPERVISOR_NONCE = 1234, 0x1111111111111111
 TOPIC = b"W" + struct.pack(">qQ", WORKER, WORKER_NONCE)
-HEAD = struct.Struct(">BBBBBBB16sBIBBqBIBQBQBQBIBBI")  # a batch frame up to its payload
+HEAD = struct.Struct(">BB7sBBBB16sBIBBqBIBQBQBQBQBQBQBIBBI")  # a batch frame up to its payload
+WINDOW = 1 << 20
 ASKED = [[SUPERVISOR, 0, SUPERVISOR_NONCE]]
 
 
-def batch(type_of_frame, sender, kind, nonce, number, position, objects):
+def batch(type_of_frame, sender, kind, nonce, number, position, objects, slot="000000", run=(0, 0, 0)):
     payload = b"".join(msgpack.packb(o, use_bin_type=True) for o in objects)
-    return ["B", 1, type_of_frame, SESSION, 1, [sender, kind, nonce, number, position, len(objects), 0, payload]]
+    return ["B" + slot, VERSION, type_of_frame, SESSION, 1, [sender, kind, nonce, number, position, *run, len(objects), 0, payload]]
 
 
 def up(type_of_frame, body):
-    return ["U", 1, type_of_frame, SESSION, 1, body]
+    return ["U", VERSION, type_of_frame, SESSION, 1, body]
 
 
 def down(type_of_frame, body, topic=TOPIC):
-    return [topic, 1, type_of_frame, SESSION, 1, body]
+    return [topic, VERSION, type_of_frame, SESSION, 1, body]
 
 
 OWN = batch(RELAY, SUPERVISOR, 0, SUPERVISOR_NONCE, 1, 1, [7])
 MEANING = {
-    "hello": ["U", 1, HELLO, bytes(16), 0, [WORKER, KIND, WORKER_NONCE, 16 << 20]],
-    "welcome": down(WELCOME, [1, 262144, 0, 1, 1, 25, 0, []]),
+    "hello": ["U", VERSION, HELLO, bytes(16), 0, [WORKER, KIND, WORKER_NONCE, 16 << 20]],
+    "welcome": down(WELCOME, [1, 1, WINDOW, 0, 1, 1, 0, 0, 0, 25, 0, []]),
     "report": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, 0, 0, []]),
     "relay_up": batch(RELAY, WORKER, KIND, WORKER_NONCE, 1, 1, [42, 1000]),
-    "relay_down": batch(RELAY, WORKER, KIND, WORKER_NONCE, 1, 2, [42, 1000]),
+    "relay_down": batch(RELAY, WORKER, KIND, WORKER_NONCE, 1, 2, [42, 1000], "000001", (SUPERVISOR_NONCE, 1, 1)),
     "relay_own": OWN,
     "output": batch(OUTPUT, WORKER, KIND, WORKER_NONCE, 2, 4, [[0, -2, b"hello"]]),
-    "status": down(STATUS, [3, 262144, 0, 4, 1, 25, 0, []]),
-    "heartbeat": down(HEARTBEAT, [2, 1, 25, 0, []], "B"),
+    "status": down(STATUS, [1, 3, WINDOW, 0, 4, 1, WORKER_NONCE, 2, 1, 25, 0, []]),
+    "heartbeat": down(HEARTBEAT, [2, 1, SUPERVISOR_NONCE, 1, 1, 25, 0, []], "B"),
     "report_ask": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, 0, 65536, [[1, 1]]]),
     "repair": down(REPAIR, [1, 1, OWN]),
-    "heartbeat_term": down(HEARTBEAT, [1, 1, 25, 0, ASKED], "B"),
+    "heartbeat_term": down(HEARTBEAT, [1, 1, 0, 0, 0, 25, 0, ASKED], "B"),
     "report_term": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, UP_ANSWER | UP_TERM, 0, []]),
     "report_bye": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, UP_TERM_SEEN | UP_BYE, 0, []]),
-    "status_bye": down(STATUS, [1, 262144, 0, 1, 1, 25, DOWN_BYE_SEEN, ASKED]),
-    "heartbeat_bye": down(HEARTBEAT, [1, 1, 25, DOWN_BYE, []], "B"),
+    "status_bye": down(STATUS, [0, 1, WINDOW, 0, 1, 1, 0, 0, 0, 25, DOWN_BYE_SEEN, ASKED]),
+    "heartbeat_bye": down(HEARTBEAT, [1, 1, 0, 0, 0, 25, DOWN_BYE, []], "B"),
     "refuse": down(REFUSE, [15]),
 }
 
@@ -72,10 +74,10 @@ def write_frame(frame):
     """A frame as the C library writes it: some widths are fixed where a reader takes any."""
     topic, version, type_of_frame, session, generation, body = frame
     if type_of_frame in (RELAY, OUTPUT):
-        sender, kind, nonce, number, position, count, flags, payload = body
-        return HEAD.pack(0x96, 0xa1, ord(topic), version, type_of_frame, 0xc4, 16, session, 0xce, generation,
-                         0x98, 0xd3, sender, 0xce, kind, 0xcf, nonce, 0xcf, number, 0xcf, position, 0xce, count, flags,
-                         0xc6, len(payload)) + payload
+        sender, kind, nonce, number, position, run_nonce, run_first, run_batch, count, flags, payload = body
+        return HEAD.pack(0x96, 0xa0 + len(topic), topic.encode(), version, type_of_frame, 0xc4, 16, session, 0xce, generation,
+                         0x9b, 0xd3, sender, 0xce, kind, 0xcf, nonce, 0xcf, number, 0xcf, position,
+                         0xcf, run_nonce, 0xcf, run_first, 0xcf, run_batch, 0xce, count, flags, 0xc6, len(payload)) + payload
     head = b"\x96" + b"".join(map(write, frame[:5]))
     if type_of_frame == REPORT:
         ranges = body[6]

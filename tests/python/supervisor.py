@@ -11,7 +11,7 @@ TEXT" for each output message (line breaks as \\n), "repairs R gaps G". Exits wi
 import bisect, itertools, os, random, secrets, struct, sys, time
 import msgpack, zmq
 
-VERSION, GENERATION, MESSAGE_BYTES_MAX = 1, 1, 16777216
+VERSION, GENERATION, MESSAGE_BYTES_MAX, SLOTS_MAX = 2, 1, 16777216, 63
 HELLO, RELAY, OUTPUT, REPORT, HEARTBEAT, WELCOME, STATUS, REPAIR, REFUSE = range(1, 10)
 UP_ANSWER, UP_TERMINATE, UP_KNOW_TERMINATION, UP_LEAVE, UP_KNOW_LEAVE = 1, 2, 4, 8, 16
 DOWN_ANSWER, DOWN_LEAVE, DOWN_KNOW_LEAVE, DOWN_AHEAD = 1, 4, 8, 16
@@ -19,9 +19,10 @@ BAD_BYTES_MAX, BAD_KIND, NOT_LISTED, ID_TAKEN, BAD_VERSION = 1, 6, 7, 15, 16
 WINDOW, FIRST, ACK_MS = 1 << 20, 1, 50      # bytes on the wire for each worker; the history is kept whole
 BEAT_MIN, BEAT_MAX, SILENCE, DEADLINE, QUIET, PATIENCE = 0.05, 1.0, 60.0, 90.0, 1.0, 5.0    # seconds; beats are dense after news only
 SIGNED, NATURAL, POSITIVE, INTEGER = range(-1 << 63, 1 << 63), range(1 << 64), range(1, 1 << 64), range(-1 << 63, 1 << 64)
-# a batch begins with version, type, session, generation, id, kind, nonce, number, position, count, flags, size amid tags
-HEADER, POSITION = struct.Struct(">3xBB2x16sxI2xqxIxQxQxQxIBxI"), slice(62, 70)
-TAGS = bytes.fromhex("96a1420000c410%032xce%08x98d3%016xce%08xcf%016xcf%016xcf%016xce%08x00c6%08x" % (9 * (0,)))
+# a batch begins with slot, version, type, session, generation, id, kind, nonce, number, position, run (nonce, first, batch), count, flags,
+# size amid tags
+HEADER, NO_SLOT, NO_RUN = struct.Struct(">3x6sBB2x16sxI2xqxIxQxQxQxQxQxQxIBxI"), 0, (0, 0, 0)
+TAGS = bytes.fromhex("96a742%012x0000c410%032xce%08x9bd3%016xce%08xcf%016xcf%016xcf%016xcf%016xcf%016xcf%016xce%08x00c6%08x" % (13 * (0,)))
 
 def need(condition):
     if not condition:
@@ -39,14 +40,15 @@ def decode(data):
     found = list(unpacker)
     need(unpacker.tell() == len(data))                              # at a torn end the iterator just stops
     return found
-def header(*values):
-    return bytes(tag | value for tag, value in zip(TAGS, HEADER.pack(*values)))
+def header(slot, *values):
+    return bytes(tag | value for tag, value in zip(TAGS, HEADER.pack(f"{slot:06b}".encode(), *values)))
 
 class Worker:
-    """An incarnation. ahead: the highest number above the expected one since the last STATUS; said: all flags it ever sent."""
-    def __init__(self, ident, nonce):
-        self.id, self.nonce, self.heard, self.spoken, self.left, self.status_due = ident, nonce, 0.0, False, False, False
-        self.expected, self.ahead, self.position, self.probe, self.said = 1, 0, 1, 0, 0
+    """An incarnation. told: the expected number in the last STATUS; ahead: the highest above the expected one since; said: all flags it
+    ever sent."""
+    def __init__(self, ident, nonce, slot):
+        self.id, self.nonce, self.slot, self.heard, self.spoken, self.left, self.status_due = ident, nonce, slot, 0.0, False, False, False
+        self.expected, self.told, self.ahead, self.position, self.probe, self.said = 1, 1, 0, 1, 0, 0
 
 class Supervisor:
     """wanted_at: when somebody last said what wants an answer; phase_at: when the present step to the end began."""
@@ -55,12 +57,13 @@ class Supervisor:
         self.id, self.nonce, self.session = os.getpid(), secrets.randbits(64) or 1, secrets.token_bytes(16)
         self.incarnations, self.holders = {}, {}                    # workers by (id, nonce); by id, those who have it
         self.frames, self.firsts, self.next = [], [], 1             # the history, and the number each frame begins with
+        self.run = NO_RUN                                           # whose the last messages are, since which number, and their last batch
         self.relayed, self.outputs, self.terms = [], [], []
         self.leaving, self.own_number, self.repairs, self.gaps, self.skipped = False, 1, 0, 0, 0
         self.now = self.wanted_at = self.phase_at = self.beat_at = self.own_at = time.monotonic()
         self.interval, self.random, self.context, self.poller = BEAT_MAX, random.Random(1), zmq.Context(), zmq.Poller()
         self.down, self.up = self.context.socket(zmq.XPUB), self.context.socket(zmq.PULL)
-        self.down.sndhwm, self.up.maxmsgsize = 100000, MESSAGE_BYTES_MAX + 128 * 1024   # what goes beyond is lost, and repaired
+        self.down.sndhwm, self.up.maxmsgsize = 100000, MESSAGE_BYTES_MAX + 256 * 1024   # what goes beyond is lost, and repaired
         for socket, name in (self.down, "down"), (self.up, "up"):
             socket.linger = 1000
             socket.bind(f"ipc://{os.path.abspath(folder)}/{name}")
@@ -73,16 +76,18 @@ class Supervisor:
     def send_state(self, worker, frame_type):
         """WELCOME or STATUS. After the goodbye of either side nothing is accepted: the window is shut."""
         flags = DOWN_LEAVE * self.leaving | DOWN_KNOW_LEAVE * worker.left | DOWN_AHEAD * (worker.ahead >= worker.expected)
-        self.send_to(worker.id, worker.nonce, frame_type, worker.expected, 0 if self.leaving or worker.left else WINDOW,
-                     worker.probe, self.next, FIRST, ACK_MS, flags, self.terms)
-        worker.ahead, worker.status_due = 0, False
+        self.send_to(worker.id, worker.nonce, frame_type, worker.slot, worker.expected, 0 if self.leaving or worker.left else WINDOW,
+                     worker.probe, self.next, FIRST, *self.run, ACK_MS, flags, self.terms)
+        worker.told, worker.ahead, worker.status_due = worker.expected, 0, False
 
     def loses(self):
         return self.lose > 0 and self.random.randrange(self.lose) == 0
-    def publish(self, frame, count):
-        """Numbers the messages of a RELAY, keeps it for repairs and sends it to all."""
-        self.frames.append(frame[:POSITION.start] + struct.pack(">Q", self.next) + frame[POSITION.stop:])
+    def publish(self, slot, ident, kind, nonce, number, count, payload):
+        """Numbers the messages of a RELAY, keeps it for repairs and sends it to all, but for its sender if that one leaves out its slot."""
+        self.frames.append(header(slot, VERSION, RELAY, self.session, GENERATION, ident, kind, nonce, number, self.next, *self.run, count, 0,
+                                  len(payload)) + payload)
         self.firsts.append(self.next)
+        self.run = nonce, self.run[1] if nonce == self.run[0] else self.next, number
         self.next += count
         if not self.loses():
             self.down.send(self.frames[-1])
@@ -92,8 +97,7 @@ class Supervisor:
         if self.own and self.holders and self.now >= self.own_at:
             count = min(max(1, len(self.own) // 20), 10000)
             payload = b"".join(map(msgpack.packb, self.own[:count]))
-            self.publish(header(VERSION, RELAY, self.session, GENERATION, self.id, 0, self.nonce, self.own_number, 0, count, 0,
-                                len(payload)) + payload, count)
+            self.publish(NO_SLOT, self.id, 0, self.nonce, self.own_number, count, payload)
             self.own, self.own_number, self.own_at = self.own[count:], self.own_number + 1, self.now + 0.01
     def repair(self, worker, spans, credit):
         """Answers at once, with the first batch and as far as the credit goes: a later REPORT finds nothing to replace."""
@@ -110,7 +114,8 @@ class Supervisor:
         if self.now >= self.beat_at:
             known = bool(self.terms) * UP_KNOW_TERMINATION | self.leaving * UP_KNOW_LEAVE       # what each should say by now
             waiting = any(not worker.left and (worker.position < self.next or known & ~worker.said) for worker in self.holders.values())
-            self.send("B", HEARTBEAT, self.next, FIRST, ACK_MS, DOWN_ANSWER * waiting | DOWN_LEAVE * self.leaving, self.terms)
+            flags = DOWN_ANSWER * waiting | DOWN_LEAVE * self.leaving
+            self.send("B", HEARTBEAT, self.next, FIRST, *self.run, ACK_MS, flags, self.terms)
             self.beat_at = self.now + self.interval
             self.interval = min(2 * self.interval, BEAT_MAX) if waiting else BEAT_MAX
 
@@ -127,7 +132,8 @@ class Supervisor:
                   if bytes_max != MESSAGE_BYTES_MAX else ID_TAKEN if self.taken(holder) and holder.nonce != nonce else 0)
         if status:
             return self.send_to(ident, nonce, REFUSE, status)
-        worker = self.incarnations.setdefault((ident, nonce), Worker(ident, nonce))
+        slot = len(self.incarnations) + 1 if len(self.incarnations) < SLOTS_MAX else NO_SLOT
+        worker = self.incarnations.setdefault((ident, nonce), Worker(ident, nonce, slot))
         worker.heard = self.now
         if not worker.spoken:
             self.send_state(worker, WELCOME)
@@ -145,9 +151,10 @@ class Supervisor:
 
     def batch(self, raw):
         values = HEADER.unpack_from(raw)
-        version, frame_type, session, generation, ident, kind, nonce, number, position, count, flags, size = values
+        _, version, frame_type, session, generation, ident, kind, nonce, number, position, *run, count, flags, size = values
         need((version, session, generation) == (VERSION, self.session, GENERATION) and size == len(raw) - HEADER.size)
-        need(header(*values) == raw[:HEADER.size] and frame_type in (RELAY, OUTPUT) and nonce and number and count and flags < 128)
+        need(header(NO_SLOT, *values[1:]) == raw[:HEADER.size] and tuple(run) == NO_RUN)
+        need(frame_type in (RELAY, OUTPUT) and nonce and number and count and flags < 128)
         self.wanted_at = self.now
         worker = None if self.loses() else self.speaker(ident, nonce, position)
         if not worker:
@@ -161,13 +168,13 @@ class Supervisor:
             worker.expected += 1
             if frame_type == RELAY:
                 self.relayed += [(self.next + index, ident, value) for index, value in enumerate(found)]
-                self.publish(raw, count)
+                self.publish(worker.slot, ident, kind, nonce, number, count, raw[HEADER.size:])
             else:
                 self.outputs += [("output", ident, kind_of_output, value, text.decode("utf-8", "backslashreplace").replace("\n", "\\n"))
                                  for kind_of_output, value, text in found]
         elif number > worker.expected:
             self.gaps, worker.ahead = self.gaps + 1, max(worker.ahead, number)
-        worker.status_due |= not accepted or flags & UP_ANSWER or frame_type == OUTPUT      # else the broadcast says it
+        worker.status_due |= not accepted or flags & UP_ANSWER or frame_type == OUTPUT      # else a run says it
     def report(self, body):
         ident, nonce, position, probe, flags, credit, spans = fields(body, SIGNED, POSITIVE, *[NATURAL] * 4, list)
         need(len(spans) <= 16 and all(fields(span, POSITIVE, POSITIVE) for span in spans))
@@ -209,7 +216,8 @@ class Supervisor:
             except (ValueError, TypeError, struct.error, msgpack.UnpackException):
                 self.skipped += 1
         for worker in self.incarnations.values():                   # one answer to a burst
-            if worker.status_due:
+            last = worker.nonce == self.run[0] and worker.told < worker.expected        # no RELAY behind its run tells of it
+            if worker.status_due or last:
                 self.send_state(worker, STATUS)
 
     def finished(self):

@@ -13,6 +13,7 @@ At the end it prints a line "number id value" for each relay message of others i
 it asked for missing messages, and whether it was told to terminate. Written from the section "Frames" of messaging_impl.h alone.
 """
 import contextlib
+import itertools
 import secrets
 import struct
 import sys
@@ -21,7 +22,7 @@ import time
 import msgpack
 import zmq
 
-WIRE_VERSION, RANGES_MAX = 1, 16
+WIRE_VERSION, RANGES_MAX = 2, 16
 HELLO, RELAY, OUTPUT, REPORT, HEARTBEAT, WELCOME, STATUS, REPAIR, REFUSE = range(1, 10)
 UP_ANSWER, UP_KNOW_TERMINATION, UP_LEAVE, UP_KNOW_LEAVE = 1, 4, 8, 16
 DOWN_ANSWER, DOWN_TERMINATE, DOWN_LEAVE, DOWN_KNOW_LEAVE = 1, 2, 4, 8
@@ -30,8 +31,9 @@ REFUSED_UNLISTED, REFUSED_TAKEN = 7, 15
 MESSAGE_BYTES_MAX = 16777216        # must be the supervisor's
 ROOM = 2 * MESSAGE_BYTES_MAX        # bytes of relay batches kept ahead of a gap
 AGAIN, SELDOM, SILENCE = 0.1, 0.4, 30.0     # seconds until something unanswered is said again: first, and at most; until it is given up
-HEADER = struct.Struct(">3sBB 2s16s cI 2sq cI cQ cQ cQ cI B cI")      # of a batch: tags (c, s) and the values behind them
-assert HEADER.size == 81
+HEADER = struct.Struct(">3s6sBB 2s16s cI 2sq cI cQ cQ cQ cQ cQ cQ cI B cI")    # of a batch: tags (c, s) and the values behind them
+assert HEADER.size == 114
+ALL, BATCHES = b"\x96\xa1\x42", b"\x96\xa7\x42"      # how frames begin that are for all, and batches
 
 
 def unpack(data, count):
@@ -55,7 +57,8 @@ class Worker:
 
         # Relay messages: all below position are delivered (or gone), none from next on is known to exist, none below first can be had.
         self.position = self.next = self.first = 1
-        self.kept, self.kept_bytes = {}, 0          # batches ahead of a gap: position -> (id, nonce, count, payload)
+        self.kept, self.kept_bytes = {}, 0          # batches of others ahead of a gap: position -> (id, count, payload)
+        self.own = {}                               # messages of one's own, not yet passed over: position -> the one behind the last
         self.delivered, self.broadcasts, self.repairs = [], 0, 0    # delivered: (number, id, value)
 
         # Times. The tick says again whatever is not answered, and keeps this worker alive.
@@ -64,7 +67,9 @@ class Worker:
         self.report_due, self.heard_at = False, 0.0
 
         self.sub, self.push = zmq.Context.instance().socket(zmq.SUB), zmq.Context.instance().socket(zmq.PUSH)
-        self.sub.subscribe(b"\x96\xa1\x42")
+        self.slots = {""}                           # how the slots begin whose batches come
+        self.sub.subscribe(ALL)
+        self.sub.subscribe(BATCHES)
         self.sub.subscribe(b"\x96\xc4\x11W" + struct.pack(">qQ", id, self.nonce))
         self.push.set(zmq.IMMEDIATE, 1)             # nothing piles up before there is a connection
         self.push.set(zmq.LINGER, 1000)
@@ -137,8 +142,9 @@ class Worker:
         type, count, payload = self.batches[number - 1]
         flags = BATCH_ANSWER * (number == len(self.batches))
         return HEADER.pack(
-            b"\x96\xa1\x42", WIRE_VERSION, type, b"\xc4\x10", self.session, b"\xce", self.generation, b"\x98\xd3", self.id, b"\xce", self.kind,
-            b"\xcf", self.nonce, b"\xcf", number, b"\xcf", self.position, b"\xce", count, flags, b"\xc6", len(payload)) + payload
+            BATCHES, b"000000", WIRE_VERSION, type, b"\xc4\x10", self.session, b"\xce", self.generation, b"\x9b\xd3", self.id, b"\xce", self.kind,
+            b"\xcf", self.nonce, b"\xcf", number, b"\xcf", self.position, b"\xcf", 0, b"\xcf", 0, b"\xcf", 0, b"\xce", count, flags,
+            b"\xc6", len(payload)) + payload
 
     def receive(self, frame, lose=0):
         _, version, type, session, generation, body = frame
@@ -167,41 +173,60 @@ class Worker:
         elif status != REFUSED_TAKEN or self.session:       # taken for now: HELLO again
             sys.exit("refused with status %d" % status)
 
-    def on_status(self, expected, window, probe, next, first, ack_ms, flags, terms):
+    def on_status(self, slot, expected, window, probe, *news):
         self.window = window
+        self.on_slot(slot)
         self.on_accepted(expected)
         if probe == self.probe:
             if self.accepted < self.probed:         # lost: all from there on once more
                 self.sent = self.accepted
             self.probed = 0
-        self.answered |= self.leaving and bool(flags & DOWN_KNOW_LEAVE)
-        self.on_news(next, first, ack_ms, flags, terms)
+        self.on_news(*news)
 
-    def on_news(self, next, first, ack_ms, flags, terms):
+    def on_slot(self, slot):
+        """Leaves one's own batches out: with a slot, those come that begin like it and then differ."""
+        bits = format(slot, "06b")
+        slots = {bits[:i] + "10"[int(bit)] for i, bit in enumerate(bits)} if slot else {""}
+        for begin in slots - self.slots:
+            self.sub.subscribe(BATCHES + begin.encode())
+        for begin in self.slots - slots:
+            self.sub.unsubscribe(BATCHES + begin.encode())
+        self.slots = slots
+
+    def on_news(self, next, first, run_nonce, run_first, run_batch, ack_ms, flags, terms):
+        self.answered |= self.leaving and bool(flags & DOWN_KNOW_LEAVE)
         terminate = bool(flags & DOWN_TERMINATE) or any(nonce != self.nonce for _, _, nonce in terms)
         self.report_due |= bool(flags & (DOWN_ANSWER | DOWN_LEAVE)) or terminate and not self.terminated
         self.terminated |= terminate
         self.supervisor_leaves |= bool(flags & DOWN_LEAVE)
         self.ack = ack_ms / 1000
         self.next, self.first = max(self.next, next), max(self.first, first)
+        self.on_run(run_nonce, run_first, next, run_batch)
         self.deliver()
 
-    def on_relay(self, id, kind, nonce, number, position, count, flags, payload):
+    def on_run(self, nonce, first, end, batch):
+        """Relay messages of one sender, the last of them in this batch: one's own have arrived, and count as delivered."""
         if nonce == self.nonce:
-            self.on_accepted(number + 1)
+            self.on_accepted(batch + 1)
+            self.own[first] = max(end, self.own.get(first, 0))
+
+    def on_relay(self, id, kind, nonce, number, position, run_nonce, run_first, run_batch, count, flags, payload):
         self.next = max(self.next, position + count)
+        self.on_run(run_nonce, run_first, position, run_batch)
+        self.on_run(nonce, position, position + count, number)
+        self.deliver()                              # this may close the gap before the batch
         fits = position == self.position or self.kept_bytes + len(payload) <= ROOM
-        if fits and position >= self.position and position not in self.kept:
-            self.kept[position] = (id, nonce, count, payload)
+        if nonce != self.nonce and fits and position >= self.position and position not in self.kept:
+            self.kept[position] = (id, count, payload)
             self.kept_bytes += len(payload)
             self.deliver()
             self.progress()
 
     def on_repair(self, last, count, frames):
-        before = self.position, len(self.kept)
+        before = self.missing()
         for frame in unpack(frames, count):
             self.receive(frame)
-        if before != (self.position, len(self.kept)):       # after the last, ask at once for what is still missing
+        if before != self.missing():     # after the last, ask at once for what is still missing
             self.ask_at = 0.0 if last else time.monotonic() + self.pause
 
     def on_accepted(self, expected):
@@ -214,22 +239,26 @@ class Worker:
 
     def deliver(self):
         """Delivers what can be delivered in order, and passes over what is gone for good."""
-        while self.position in self.kept or self.position < self.first:
+        while True:
+            self.position = max([self.position] + [end for begin, end in self.own.items() if begin <= self.position])
+            self.own = {begin: end for begin, end in self.own.items() if end > self.position}
             if self.position in self.kept:
-                id, nonce, count, payload = self.kept.pop(self.position)
+                id, count, payload = self.kept.pop(self.position)
                 self.kept_bytes -= len(payload)
-                if nonce != self.nonce:             # one's own count as delivered, but are not
-                    self.delivered += [(self.position + i, id, value) for i, value in enumerate(unpack(payload, count))]
+                self.delivered += [(self.position + i, id, value) for i, value in enumerate(unpack(payload, count))]
                 self.position += count
-            else:
-                end = min([self.first, *self.kept])
+            elif self.position < self.first:
+                end = min([self.first, *self.kept, *self.own])
                 print("relay messages %d to %d are gone" % (self.position, end - 1), file=sys.stderr)
                 self.position = end
+            else:
+                return
 
     def missing(self):
-        begins = sorted(self.kept)
-        ends = [self.position] + [begin + self.kept[begin][2] for begin in begins]
-        return [[end, begin - 1] for end, begin in zip(ends, begins + [self.next]) if end < begin][:RANGES_MAX]
+        there = sorted([(begin, begin + count) for begin, (_, count, _) in self.kept.items()] + list(self.own.items()))
+        ends = itertools.accumulate([self.position] + [end for _, end in there], max)       # runs may overlap
+        begins = [begin for begin, _ in there] + [self.next]
+        return [[end, begin - 1] for end, begin in zip(ends, begins) if end < begin][:RANGES_MAX]
 
 
 def main():
