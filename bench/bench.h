@@ -52,7 +52,8 @@ typedef struct {
   void (*release)(scene *s);                                               /* the suite's, after the last process; may be NULL */
 } peer;
 
-extern const peer peer_messaging, peer_libzmq, peer_libzmq_batch, peer_libzmq_typed, peer_libzmq_echo, peer_unix, peer_pipe, peer_ring;
+extern const peer peer_messaging, peer_messaging_tcp, peer_messaging_curve;
+extern const peer peer_libzmq, peer_libzmq_batch, peer_libzmq_typed, peer_libzmq_echo, peer_unix, peer_pipe, peer_ring;
 extern const peer peer_czmq, peer_nng, peer_nanomsg;
 
 /* All that were found when this was built, this library first, bare libzmq second. */

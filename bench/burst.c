@@ -10,8 +10,8 @@
 #define PARKED_MS 5   /* until receivers wait */
 #define SETTLE_MS 60  /* acknowledgements are over by then */
 #define WARMED_MS 35  /* the first of them at least */
-#define DELIVERIES 120000u
-#define COUNT_MIN 4000u
+#define DELIVERIES 200000u
+#define COUNT_MIN 12000u
 #define COUNT_MAX 40000u
 #define BYTES_MAX (32u << 20)
 #define COUNT_LEAST 200u /* however slow the system is */

@@ -152,10 +152,10 @@ static void measure_ways(const suite *u) {
 /* ==== The benchmark =================================================================================================== */
 
 void bench_stages(const suite *u) {
-  static const uint32_t sizes[] = {64, 140}, receivers[] = {4, 16, 64, 256}; /* more than 4 when asked for */
+  static const uint32_t sizes[] = {64, 140}, receivers[] = {4, 2, 16, 64, 256}; /* more than 4 when asked for */
   puts("\nWhere the time goes: CPU by process and thread (of a receiver: the mean), medians");
   FILE *csv = csv_open(u->options, "stages", "system,receivers,size,process,thread,cpu_ns_a_message,sleeps_a_1000,faults_a_1000");
-  for (size_t n = 0; n < (u->options->receivers ? 4 : 1); n++)
+  for (size_t n = 0; n < (u->options->receivers ? 5 : 1); n++)
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
       for (size_t i = 0; i < u->peer_count; i++) {
         bool chosen = u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq;

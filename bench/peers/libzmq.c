@@ -10,7 +10,7 @@
 #include "../bench.h"
 #include "../tools.h"
 
-#define GATHER_BYTES 49152u /* what the library gathers, too */
+#define GATHER_BYTES 98304u /* what the library gathers, too */
 #define TAG_BYTES 6u        /* with which a note begins, and which name its sender */
 #define LAST_TOPIC 0xff     /* subscriptions are sent in the order of their bytes: who shows this one has shown all */
 
@@ -248,7 +248,7 @@ const peer peer_libzmq_typed = {
 
 const peer peer_libzmq_batch = {
     .name = "libzmq-batch",
-    .setup = "libzmq, and the sender gathers 48 KB into a frame by hand; frames are counted, not decoded",
+    .setup = "libzmq, and the sender gathers 96 KB into a frame by hand; frames are counted, not decoded",
     .version = LIBZMQ_VERSION,
     .relay = relay,
     .join = join,

@@ -23,8 +23,21 @@ static void stamp_receiver(const char *line, void *user) {
   if (strstr(line, " receives RELAY ")) scene_stamp(user, STAMP_RECEIVER_HAS);
 }
 
+/* For the systems on tcp; made before the processes are forked, who inherit them. */
+static char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
+
+static void make_keys(scene *s) {
+  (void)s;
+  if (messaging_make_keys(secret, credential) != MESSAGING_OK) fail("make_keys");
+}
+
 static messaging_options options_for(scene *s, messaging_trace_fn *stamp) {
-  return (messaging_options){.heartbeat_ms = s->heartbeat_ms, .trace = s->stamps ? stamp : NULL, .trace_user = s};
+  messaging_options options = {.heartbeat_ms = s->heartbeat_ms, .trace = s->stamps ? stamp : NULL, .trace_user = s};
+  bool curve = s->system == &peer_messaging_curve, tcp = curve || s->system == &peer_messaging_tcp;
+  if (tcp) options.bind = "tcp://127.0.0.1:*";
+  options.plaintext_ok = tcp && !curve;
+  options.secret = curve ? secret : NULL;
+  return options;
 }
 
 /* ==== The supervisor ================================================================================================== */
@@ -67,6 +80,8 @@ static void *join(scene *s, uint32_t worker) {
   bus_ctx *ctx;
   messaging_options options = options_for(s, s->actors[worker].deaf ? stamp_sender : stamp_receiver);
   options.send_timeout_ms = RECEIVE_TIMEOUT_MS;
+  options.bind = options.secret = NULL;
+  options.credential = s->system == &peer_messaging_curve ? credential : NULL;
   if (bus_init_worker(&ctx, 1, s->pub, s->pull, &options) != MESSAGING_OK) fail("init_worker");
   if (bus_run_worker(ctx, NULL, NULL) != MESSAGING_OK) fail("run_worker");
   return ctx;
@@ -96,6 +111,27 @@ const peer peer_messaging = {
     .name = "messaging",
     .setup = "defaults; typed notes, encoded and decoded with msgpack-c; the supervisor's application receives, too",
     .version = MESSAGING_VERSION_STRING,
+    .relay = relay,
+    .join = join,
+    .send = put,
+    .recv = recv_notes,
+};
+
+const peer peer_messaging_tcp = {
+    .name = "messaging-tcp",
+    .setup = "the same over tcp on the loopback interface, in plain text",
+    .version = MESSAGING_VERSION_STRING,
+    .relay = relay,
+    .join = join,
+    .send = put,
+    .recv = recv_notes,
+};
+
+const peer peer_messaging_curve = {
+    .name = "messaging-curve",
+    .setup = "the same over tcp on the loopback interface, with keys: encrypted and authenticated at every hop",
+    .version = MESSAGING_VERSION_STRING,
+    .prepare = make_keys,
     .relay = relay,
     .join = join,
     .send = put,
