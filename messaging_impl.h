@@ -4230,7 +4230,6 @@ static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
   pthread_mutex_unlock(&inbox->lock);
 }
 
-/* Sends what can go, and sees to timer and waiting threads. Under core. */
 /* While a thread is started, libzmq's too, so that it takes none of the application's signals; and while libzmq binds and connects, which an
  * interruption makes fail. */
 static inline void messaging__block_signals(sigset_t *before) {
@@ -4250,6 +4249,7 @@ static inline void messaging__renew(messaging__handle *handle) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Sends what can go, and sees to timer and waiting threads. Under core. */
 static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint32_t own) {
   uint64_t deadline;
   if (handle->is_im) {
