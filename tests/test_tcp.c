@@ -174,6 +174,111 @@ static void test_addresses(void **state) {
   assert_int_equal(bus_init_im(&im, &at, &options), MESSAGING_EBIND);
 }
 
+/* ---- What is on the wire ---- */
+
+enum { TAPPED_MAX = 32 };
+static const uint8_t marker[] = "MARKERMK";
+
+/* Forwards the connections of two ports, and looks for the marker in what passes. */
+static struct {
+  pthread_t thread;
+  int listeners[2], ports[2], fds[TAPPED_MAX];
+  size_t count;
+  bool stop, seen;
+} tap;
+
+static int loopback(int port, bool listens) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  bool fine = fd >= 0 && (listens ? bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 16) == 0 : connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
+  return fine ? fd : -1;
+}
+
+static void pass_on(size_t i) {
+  uint8_t bytes[16384];
+  ssize_t size = read(tap.fds[i], bytes, sizeof bytes);
+  for (ssize_t at = 0; at + 8 <= size; at++)
+    if (memcmp(bytes + at, marker, 8) == 0) __atomic_store_n(&tap.seen, true, __ATOMIC_SEQ_CST);
+  for (ssize_t at = 0, wrote = 0; at < size && wrote >= 0; at += wrote) wrote = send(tap.fds[i ^ 1], bytes + at, (size_t)(size - at), MSG_NOSIGNAL);
+  if (size > 0) return;
+  shutdown(tap.fds[i ^ 1], SHUT_WR);
+  close(tap.fds[i]);
+  tap.fds[i] = -1;
+}
+
+static void *run_tap(void *unused) {
+  (void)unused;
+  while (!__atomic_load_n(&tap.stop, __ATOMIC_SEQ_CST)) {
+    struct pollfd entries[TAPPED_MAX + 2];
+    for (size_t i = 0; i < tap.count; i++) entries[i] = (struct pollfd){tap.fds[i], POLLIN, 0};
+    for (size_t i = 0; i < 2; i++) entries[tap.count + i] = (struct pollfd){tap.count < TAPPED_MAX ? tap.listeners[i] : -1, POLLIN, 0};
+    size_t before = tap.count;
+    if (poll(entries, (nfds_t)before + 2, TICK_MS) <= 0) continue;
+    for (size_t i = 0; i < before; i++)
+      if (entries[i].revents && tap.fds[i] >= 0) pass_on(i);
+    for (size_t i = 0; i < 2; i++)
+      if (entries[before + i].revents && tap.count < TAPPED_MAX) {
+        tap.fds[tap.count++] = accept(tap.listeners[i], NULL, NULL);
+        tap.fds[tap.count++] = loopback(tap.ports[i], false);
+      }
+  }
+  return NULL;
+}
+
+static void begin_tap(messaging_addresses *at) {
+  char *addresses[] = {at->pub, at->pull};
+  memset(&tap, 0, sizeof tap);
+  for (size_t i = 0; i < 2; i++) {
+    struct sockaddr_in own;
+    socklen_t size = sizeof own;
+    tap.ports[i] = atoi(strrchr(addresses[i], ':') + 1);
+    tap.listeners[i] = loopback(0, true);
+    assert_true(tap.listeners[i] >= 0 && getsockname(tap.listeners[i], (struct sockaddr *)&own, &size) == 0);
+    snprintf(addresses[i], MESSAGING_ADDRESS_SIZE, "tcp://127.0.0.1:%d", ntohs(own.sin_port));
+  }
+  assert_int_equal(pthread_create(&tap.thread, NULL, run_tap, NULL), 0);
+}
+
+static void end_tap(void) {
+  __atomic_store_n(&tap.stop, true, __ATOMIC_SEQ_CST);
+  assert_int_equal(pthread_join(tap.thread, NULL), 0);
+  for (size_t i = 0; i < tap.count; i++)
+    if (tap.fds[i] >= 0) close(tap.fds[i]);
+  for (size_t i = 0; i < 2; i++) close(tap.listeners[i]);
+}
+
+/* What a worker sends can be read on the wire without keys, and not with them. */
+static void test_wire_is_encrypted(void **state) {
+  char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
+  (void)state;
+  assert_int_equal(messaging_make_keys(secret, credential), MESSAGING_OK);
+  for (int keys = 0; keys < 2; keys++) {
+    messaging_options im_options = {0}, worker_options = {0};
+    messaging_addresses at;
+    int errors[MESSAGING__STATUS_COUNT] = {0};
+    uint64_t value = messaging__load_be(marker, 8);
+    im_options.bind = "tcp://127.0.0.1:*";
+    im_options.plaintext_ok = worker_options.plaintext_ok = !keys;
+    im_options.secret = keys ? secret : NULL;
+    worker_options.credential = keys ? credential : NULL;
+    bus_ctx *im = open_im(&at, &im_options, errors);
+    begin_tap(&at);
+    bus_ctx *worker = open_worker(&at, -1, worker_options);
+    for (int i = 0; i < COUNT; i++) assert_int_equal(bus_send_relay_message(worker, &value), MESSAGING_OK);
+    for (size_t got = 0; got < COUNT;) {
+      bus_batch batch;
+      assert_int_equal(bus_wait(im, DEADLINE_MS), MESSAGING_OK);
+      assert_int_equal(bus_recv(im, &batch), MESSAGING_OK);
+      for (size_t i = 0; i < batch.count; i++, got++) assert_true(batch.messages[i].relay.message == value);
+      bus_batch_free(&batch);
+    }
+    assert_int_equal(bus_exit(&worker), MESSAGING_OK);
+    assert_int_equal(bus_exit(&im), MESSAGING_OK);
+    end_tap();
+    assert_int_equal(tap.seen, !keys);
+  }
+}
+
 /* A host's name is looked up, and handed over as it was given; one that nobody knows is not. */
 static void test_host_name(void **state) {
   messaging_options im = {0}, worker = {0};
@@ -337,6 +442,7 @@ int main(void) {
       cmocka_unit_test(test_addresses),
       cmocka_unit_test(test_interface),
       cmocka_unit_test(test_host_name),
+      cmocka_unit_test(test_wire_is_encrypted),
       cmocka_unit_test(test_ipv6),
       cmocka_unit_test(test_death_of_a_local_worker),
       cmocka_unit_test(test_plaintext_when_asked_for),
