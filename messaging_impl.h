@@ -557,12 +557,15 @@ static inline uint64_t messaging__load_be64(const uint8_t *at) {
          (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | (uint64_t)at[7];
 }
 
-/* Of 1, 2, 4 or 8 bytes. */
+/* Of 0, 1, 2, 4 or 8 bytes. */
 static inline uint64_t messaging__load_be(const uint8_t *at, size_t size) {
-  if (size == 8) return messaging__load_be64(at);
-  uint64_t value = 0;
-  for (size_t i = 0; i < size; i++) value = value << 8 | at[i];
-  return value;
+  switch (size) {
+    case 0: return 0;
+    case 1: return at[0];
+    case 2: return (uint64_t)at[0] << 8 | at[1];
+    case 4: return (uint64_t)at[0] << 24 | (uint64_t)at[1] << 16 | (uint64_t)at[2] << 8 | (uint64_t)at[3];
+    default: return messaging__load_be64(at);
+  }
 }
 
 static inline void messaging__store_be(uint8_t *at, uint64_t value, size_t size) {
@@ -647,58 +650,153 @@ static inline const uint8_t *messaging__read_bytes(messaging__reader *reader, si
   return bytes;
 }
 
-/* What follows a tag above 0x7f and below 0xe0: bytes to skip, and elements. */
-static inline uint64_t messaging__skip_tag(messaging__reader *reader, uint8_t tag, uint64_t *elements) {
-  if (tag == 0xc0 || tag == 0xc2 || tag == 0xc3) return 0;
-  if (tag <= 0x8f) return *elements = (uint64_t)(tag & 0x0f) * 2, 0;
-  if (tag <= 0x9f) return *elements = tag & 0x0f, 0;
-  if (tag <= 0xbf) return tag & 0x1f;
-  switch (tag) {
-    case 0xc4: case 0xd9: return messaging__read_be(reader, 1);
-    case 0xc5: case 0xda: return messaging__read_be(reader, 2);
-    case 0xc6: case 0xdb: return messaging__read_be(reader, 4);
-    case 0xc7: return messaging__read_be(reader, 1) + 1;
-    case 0xc8: return messaging__read_be(reader, 2) + 1;
-    case 0xc9: return messaging__read_be(reader, 4) + 1;
-    case 0xca: return 4;
-    case 0xcb: return 8;
-    case 0xcc: case 0xd0: return 1;
-    case 0xcd: case 0xd1: return 2;
-    case 0xce: case 0xd2: return 4;
-    case 0xcf: case 0xd3: return 8;
-    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return ((uint64_t)1 << (tag - 0xd4)) + 1;
-    case 0xdc: return *elements = messaging__read_be(reader, 2), 0;
-    case 0xdd: return *elements = messaging__read_be(reader, 4), 0;
-    case 0xde: return *elements = messaging__read_be(reader, 2) * 2, 0;
-    case 0xdf: return *elements = messaging__read_be(reader, 4) * 2, 0;
-    default: reader->bad = true; return 0; /* 0xc1 is not msgpack */
+/* ==== Objects =========================================================================================================
+ *
+ * Steps over msgpack's objects in bytes that a peer sent, or makes msgpack-c's of them, as msgpack_unpack does. That cannot be used on such
+ * bytes: it reserves what a container promises, so a pass of its own would have to check them before. Here one pass does both, in half the
+ * time. Strings, binaries and extensions stay where they are.
+ */
+
+/* What follows the tags from 0xc0 to 0xdf: in the upper bits how long the length is that follows (1, 2 or 3 for 1, 2 or 4 bytes), in the lower
+ * how many bytes come beyond it and what it says. 0xc1 is not msgpack. */
+static const uint8_t messaging__tails[32] = {
+  0, 0x80, 0, 0, 0x20, 0x40, 0x60, 0x21, 0x41, 0x61, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17, 0x20, 0x40, 0x60, 0x40, 0x60, 0x40, 0x60};
+
+/* A string, binary or extension. The length of an extension counts its type, which comes first. */
+static inline void messaging__make_bytes(msgpack_object *object, msgpack_object_type type, const uint8_t *bytes, uint64_t size) {
+  object->type = type;
+  if (type == MSGPACK_OBJECT_STR) {
+    object->via.str.size = (uint32_t)size;
+    object->via.str.ptr = (const char *)bytes;
+  } else if (type == MSGPACK_OBJECT_BIN) {
+    object->via.bin.size = (uint32_t)size;
+    object->via.bin.ptr = (const char *)bytes;
+  } else {
+    object->via.ext.type = (int8_t)bytes[0];
+    object->via.ext.size = (uint32_t)(size - 1);
+    object->via.ext.ptr = (const char *)bytes + 1;
   }
 }
 
-/* Steps over one object. False when it is malformed or nested deeper than msgpack-c unpacks. A container promises no more elements
- * than bytes are left, so that unpacking reserves memory in proportion to the frame. */
-static inline bool messaging__skip_object(messaging__reader *reader) {
-  uint64_t open[MESSAGING__NESTING_MAX];
+static inline void messaging__make_unsigned(msgpack_object *object, uint64_t value) {
+  object->type = MSGPACK_OBJECT_POSITIVE_INTEGER;
+  object->via.u64 = value;
+}
+
+/* Only those below zero are negative to msgpack-c. */
+static inline void messaging__make_signed(msgpack_object *object, int64_t value) {
+  object->type = value < 0 ? MSGPACK_OBJECT_NEGATIVE_INTEGER : MSGPACK_OBJECT_POSITIVE_INTEGER;
+  object->via.i64 = value;
+}
+
+static inline void messaging__make_float(msgpack_object *object, const uint8_t *bytes, uint64_t size) {
+  uint64_t bits = messaging__load_be(bytes, (size_t)size);
+  uint32_t narrow = (uint32_t)bits;
+  float single;
+  memcpy(&single, &narrow, sizeof single);
+  memcpy(&object->via.f64, &bits, sizeof bits);
+  object->type = size == 4 ? MSGPACK_OBJECT_FLOAT32 : MSGPACK_OBJECT_FLOAT64;
+  if (size == 4) object->via.f64 = (double)single;
+}
+
+/* All but containers and small numbers, of a tag and the bytes behind it. */
+static inline void messaging__make_object(msgpack_object *object, uint8_t tag, const uint8_t *bytes, uint64_t size) {
+  switch (tag) {
+    case 0xc0: object->type = MSGPACK_OBJECT_NIL; break;
+    case 0xc2: case 0xc3:
+      object->type = MSGPACK_OBJECT_BOOLEAN;
+      object->via.boolean = tag == 0xc3;
+      break;
+    case 0xc4: case 0xc5: case 0xc6: messaging__make_bytes(object, MSGPACK_OBJECT_BIN, bytes, size); break;
+    case 0xca: case 0xcb: messaging__make_float(object, bytes, size); break;
+    case 0xcc: messaging__make_unsigned(object, messaging__load_be(bytes, 1)); break;
+    case 0xcd: messaging__make_unsigned(object, messaging__load_be(bytes, 2)); break;
+    case 0xce: messaging__make_unsigned(object, messaging__load_be(bytes, 4)); break;
+    case 0xcf: messaging__make_unsigned(object, messaging__load_be(bytes, 8)); break;
+    case 0xd0: messaging__make_signed(object, (int8_t)messaging__load_be(bytes, 1)); break;
+    case 0xd1: messaging__make_signed(object, (int16_t)messaging__load_be(bytes, 2)); break;
+    case 0xd2: messaging__make_signed(object, (int32_t)messaging__load_be(bytes, 4)); break;
+    case 0xd3: messaging__make_signed(object, (int64_t)messaging__load_be(bytes, 8)); break;
+    case 0xc7: case 0xc8: case 0xc9: case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8:
+      messaging__make_bytes(object, MSGPACK_OBJECT_EXT, bytes, size);
+      break;
+    default: messaging__make_bytes(object, MSGPACK_OBJECT_STR, bytes, size); /* from 0xa0 to 0xbf and from 0xd9 to 0xdb */
+  }
+}
+
+/* Room for the elements of a container: of a map, keys and values in turn. NULL: no memory. */
+static inline msgpack_object *messaging__make_container(msgpack_object *object, msgpack_zone *zone, bool map, uint64_t elements) {
+  static msgpack_object none;
+  void *room = elements ? msgpack_zone_malloc(zone, (size_t)elements * sizeof(msgpack_object)) : &none;
+  object->type = map ? MSGPACK_OBJECT_MAP : MSGPACK_OBJECT_ARRAY;
+  if (map) {
+    object->via.map.size = (uint32_t)(elements / 2);
+    object->via.map.ptr = elements ? (msgpack_object_kv *)room : NULL;
+  } else {
+    object->via.array.size = (uint32_t)elements;
+    object->via.array.ptr = elements ? (msgpack_object *)room : NULL;
+  }
+  return (msgpack_object *)room;
+}
+
+/* Steps over one object and, when a zone is given, makes it: OK, EBADMSG or ENOMEM. It is malformed, too, when it is nested deeper than msgpack-c
+ * unpacks, or when a container promises more elements than bytes are left: so memory is in proportion to the frame. */
+__attribute__((always_inline)) static inline messaging_status messaging__walk_object(messaging__reader *reader, msgpack_zone *zone,
+                                                                                    msgpack_object *object) {
+  struct {
+    msgpack_object *next;
+    uint64_t wanted;
+  } outer[MESSAGING__NESTING_MAX];
+  const uint8_t *at = reader->at, *end = reader->end;
+  uint64_t wanted = 1; /* objects still to come in the innermost container */
   size_t depth = 0;
   for (;;) {
-    uint64_t elements = 0;
-    uint8_t tag = (uint8_t)messaging__read_be(reader, 1);
-    if (reader->bad) return false;
-    if (tag > 0x7f && tag < 0xe0) { /* others are a number that is whole already */
-      uint64_t skip = messaging__skip_tag(reader, tag, &elements);
-      uint64_t left = (uint64_t)(reader->end - reader->at);
-      if (reader->bad || skip > left || elements > left) return false;
-      reader->at += skip;
-      bool container = tag <= 0x9f || (tag >= 0xdc && tag <= 0xdf);
-      if (container && depth == MESSAGING__NESTING_MAX) return false; /* an empty one too: msgpack-c counts it */
+    while (wanted == 0) {
+      if (depth == 0) {
+        reader->at = at;
+        return MESSAGING_OK;
+      }
+      wanted = outer[--depth].wanted;
+      object = outer[depth].next;
     }
-    if (elements) {
-      open[depth++] = elements;
-    } else {
-      while (depth && --open[depth - 1] == 0) depth--;
-      if (depth == 0) return true;
+    wanted--;
+    if (at == end) return MESSAGING_EBADMSG;
+    uint8_t tag = *at++;
+    if (tag <= 0x7f || tag >= 0xe0) {
+      if (zone) messaging__make_signed(object++, (int8_t)tag);
+      continue;
     }
+    uint64_t size = tag <= 0x9f ? tag & 0x0f : tag <= 0xbf ? tag & 0x1f : messaging__tails[tag - 0xc0];
+    if (size > 0x1f) { /* a length follows */
+      size_t width = ((size_t)1 << (size >> 5)) >> 1;
+      if (width > 4 || width > (size_t)(end - at)) return MESSAGING_EBADMSG;
+      size = (size & 0x1f) + messaging__load_be(at, width);
+      at += width;
+    }
+    if (tag >= 0xa0 && tag < 0xdc) {
+      if (size > (uint64_t)(end - at)) return MESSAGING_EBADMSG;
+      if (zone) messaging__make_object(object++, tag, at, size);
+      at += size;
+      continue;
+    }
+    bool map = tag <= 0x8f || tag >= 0xde;
+    if (map) size *= 2;
+    if (size > (uint64_t)(end - at)) return MESSAGING_EBADMSG;
+    if (depth == MESSAGING__NESTING_MAX) return MESSAGING_EBADMSG; /* an empty one too: msgpack-c counts it */
+    outer[depth].wanted = wanted;
+    outer[depth++].next = object + 1;
+    wanted = size;
+    if (zone) object = messaging__make_container(object, zone, map, size);
+    if (zone && !object) return MESSAGING_ENOMEM;
   }
+}
+
+static inline bool messaging__skip_object(messaging__reader *reader) {
+  return !reader->bad && messaging__walk_object(reader, NULL, NULL) == MESSAGING_OK;
+}
+
+static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, msgpack_object *object) {
+  return messaging__walk_object(reader, zone, object);
 }
 
 /* Whether the bytes are exactly count objects. */
@@ -707,129 +805,6 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
   for (; count && reader.at < reader.end; count--)
     if (!messaging__skip_object(&reader)) return false;
   return count == 0 && reader.at == reader.end;
-}
-
-/* ==== Objects =========================================================================================================
- *
- * Makes msgpack-c's objects of bytes that a peer sent, as msgpack_unpack does, which cannot be used on them: it reserves what a container
- * promises, and so a pass of its own would have to check them before. Here one pass does both, in half the time. What it accepts is
- * what skip_object accepts; strings, binaries and extensions stay where they are.
- */
-
-static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, unsigned depth, msgpack_object *object);
-
-/* The elements of an array or of a map, whose keys and values are counted one by one. */
-static inline messaging_status messaging__read_elements(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint64_t count,
-                                                        msgpack_object *elements) {
-  for (uint64_t i = 0; i < count; i++) {
-    messaging_status status = messaging__read_object(reader, zone, depth + 1, elements + i);
-    if (status != MESSAGING_OK) return status;
-  }
-  return MESSAGING_OK;
-}
-
-/* A container promises no more elements than bytes are left, so memory is in proportion to the frame. */
-static inline messaging_status messaging__read_container(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint64_t count, bool map,
-                                                         msgpack_object *object) {
-  uint64_t elements = map ? 2 * count : count;
-  if (reader->bad || depth == MESSAGING__NESTING_MAX || elements > (uint64_t)(reader->end - reader->at)) return MESSAGING_EBADMSG;
-  void *room = elements ? msgpack_zone_malloc(zone, (size_t)elements * sizeof(msgpack_object)) : NULL;
-  if (elements && !room) return MESSAGING_ENOMEM;
-  object->type = map ? MSGPACK_OBJECT_MAP : MSGPACK_OBJECT_ARRAY;
-  if (map) {
-    object->via.map.size = (uint32_t)count;
-    object->via.map.ptr = (msgpack_object_kv *)room;
-  } else {
-    object->via.array.size = (uint32_t)count;
-    object->via.array.ptr = (msgpack_object *)room;
-  }
-  return messaging__read_elements(reader, zone, depth, elements, (msgpack_object *)room);
-}
-
-static inline messaging_status messaging__read_raw(messaging__reader *reader, uint64_t size, msgpack_object_type type, msgpack_object *object) {
-  uint64_t left = (uint64_t)(reader->end - reader->at), kind = type == MSGPACK_OBJECT_EXT;
-  if (reader->bad || size + kind > left) return MESSAGING_EBADMSG;
-  object->type = type;
-  if (type == MSGPACK_OBJECT_STR) {
-    object->via.str.size = (uint32_t)size;
-    object->via.str.ptr = (const char *)reader->at;
-  } else if (type == MSGPACK_OBJECT_BIN) {
-    object->via.bin.size = (uint32_t)size;
-    object->via.bin.ptr = (const char *)reader->at;
-  } else {
-    object->via.ext.type = (int8_t)reader->at[0];
-    object->via.ext.size = (uint32_t)size;
-    object->via.ext.ptr = (const char *)reader->at + 1;
-  }
-  reader->at += size + kind;
-  return MESSAGING_OK;
-}
-
-/* 0xcc to 0xd3: unsigned and signed integers of 1, 2, 4 and 8 bytes. Only those below zero are negative to msgpack-c. */
-static inline messaging_status messaging__read_integer(messaging__reader *reader, uint8_t tag, msgpack_object *object) {
-  size_t size = (size_t)1 << (tag & 3);
-  unsigned shift = (unsigned)(64 - 8 * size);
-  uint64_t value = messaging__read_be(reader, size);
-  int64_t number = (int64_t)(value << shift) >> shift;
-  bool negative = tag >= 0xd0 && number < 0;
-  object->type = negative ? MSGPACK_OBJECT_NEGATIVE_INTEGER : MSGPACK_OBJECT_POSITIVE_INTEGER;
-  if (negative) object->via.i64 = number;
-  else object->via.u64 = value;
-  return reader->bad ? MESSAGING_EBADMSG : MESSAGING_OK;
-}
-
-static inline messaging_status messaging__read_float(messaging__reader *reader, uint8_t tag, msgpack_object *object) {
-  uint64_t bits = messaging__read_be(reader, tag == 0xca ? 4 : 8);
-  if (tag == 0xca) {
-    float value;
-    uint32_t narrow = (uint32_t)bits;
-    memcpy(&value, &narrow, sizeof value);
-    object->type = MSGPACK_OBJECT_FLOAT32;
-    object->via.f64 = (double)value;
-  } else {
-    object->type = MSGPACK_OBJECT_FLOAT64;
-    memcpy(&object->via.f64, &bits, sizeof bits);
-  }
-  return reader->bad ? MESSAGING_EBADMSG : MESSAGING_OK;
-}
-
-/* The rarer half: what has a tag of its own. */
-static inline messaging_status messaging__read_tagged(messaging__reader *reader, msgpack_zone *zone, unsigned depth, uint8_t tag,
-                                                      msgpack_object *object) {
-  switch (tag) {
-    case 0xc0: object->type = MSGPACK_OBJECT_NIL; return MESSAGING_OK;
-    case 0xc2: case 0xc3:
-      object->type = MSGPACK_OBJECT_BOOLEAN;
-      object->via.boolean = tag == 0xc3;
-      return MESSAGING_OK;
-    case 0xc4: case 0xc5: case 0xc6: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xc4)), MSGPACK_OBJECT_BIN, object);
-    case 0xc7: case 0xc8: case 0xc9: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xc7)), MSGPACK_OBJECT_EXT, object);
-    case 0xca: case 0xcb: return messaging__read_float(reader, tag, object);
-    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8: return messaging__read_raw(reader, (uint64_t)1 << (tag - 0xd4), MSGPACK_OBJECT_EXT, object);
-    case 0xd9: case 0xda: case 0xdb: return messaging__read_raw(reader, messaging__read_be(reader, (size_t)1 << (tag - 0xd9)), MSGPACK_OBJECT_STR, object);
-    case 0xdc: case 0xdd: return messaging__read_container(reader, zone, depth, messaging__read_be(reader, tag == 0xdc ? 2 : 4), false, object);
-    case 0xde: case 0xdf: return messaging__read_container(reader, zone, depth, messaging__read_be(reader, tag == 0xde ? 2 : 4), true, object);
-    default: return tag == 0xc1 ? MESSAGING_EBADMSG : messaging__read_integer(reader, tag, object); /* 0xc1 is not msgpack */
-  }
-}
-
-/* Reads one object. OK, EBADMSG or ENOMEM; depth is how many containers it lies in. */
-static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, unsigned depth, msgpack_object *object) {
-  if (reader->at == reader->end) return MESSAGING_EBADMSG;
-  uint8_t tag = *reader->at++;
-  if (tag <= 0x7f) {
-    object->type = MSGPACK_OBJECT_POSITIVE_INTEGER;
-    object->via.u64 = tag;
-    return MESSAGING_OK;
-  }
-  if (tag >= 0xe0) {
-    object->type = MSGPACK_OBJECT_NEGATIVE_INTEGER;
-    object->via.i64 = (int8_t)tag;
-    return MESSAGING_OK;
-  }
-  if (tag <= 0x9f) return messaging__read_container(reader, zone, depth, tag & 0x0f, tag <= 0x8f, object);
-  if (tag <= 0xbf) return messaging__read_raw(reader, tag & 0x1f, MSGPACK_OBJECT_STR, object);
-  return messaging__read_tagged(reader, zone, depth, tag, object);
 }
 
 /* ==== Frames ==========================================================================================================
@@ -1296,7 +1271,15 @@ MESSAGING__UNUSED __attribute__((noinline)) static bool messaging__sink_grow(mes
 static inline int messaging__sink_write(void *data, const char *bytes, size_t size) {
   messaging__sink *sink = (messaging__sink *)data;
   if (size > sink->room && !messaging__sink_grow(sink, size)) return -1;
-  memcpy(sink->buffer->data + sink->buffer->size, bytes, size);
+  uint8_t *to = sink->buffer->data + sink->buffer->size;
+  switch (size) { /* msgpack's tags and numbers have these sizes: copies without a call */
+    case 1: *to = (uint8_t)*bytes; break;
+    case 2: memcpy(to, bytes, 2); break;
+    case 3: memcpy(to, bytes, 3); break;
+    case 5: memcpy(to, bytes, 5); break;
+    case 9: memcpy(to, bytes, 9); break;
+    default: memcpy(to, bytes, size);
+  }
   sink->buffer->size += size;
   sink->room -= size;
   return 0;
@@ -5271,7 +5254,7 @@ static inline messaging_status messaging__decode_relay(messaging__arena *arena, 
                                                        uint64_t number, uint8_t *slot, bool *whole, bool *taken) {
   msgpack_object *object = (msgpack_object *)msgpack_zone_malloc(arena->zone, sizeof *object);
   if (!object) return MESSAGING_ENOMEM;
-  messaging_status status = messaging__read_object(reader, arena->zone, 0, object);
+  messaging_status status = messaging__read_object(reader, arena->zone, object);
   if (status == MESSAGING_ENOMEM) return status;
   *whole = status == MESSAGING_OK;
   if (!*whole) return MESSAGING_OK;

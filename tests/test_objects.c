@@ -90,7 +90,7 @@ static bool check(const uint8_t *bytes, size_t size, msgpack_zone *zone) {
   msgpack_object ours, theirs;
   size_t offset = 0;
   msgpack_zone_clear(zone);
-  messaging_status status = messaging__read_object(&reader, zone, 0, &ours);
+  messaging_status status = messaging__read_object(&reader, zone, &ours);
   assert_int_equal(status, messaging__skip_object(&skipped) ? MESSAGING_OK : MESSAGING_EBADMSG);
   if (status != MESSAGING_OK) return false;
   assert_ptr_equal(reader.at, skipped.at);
