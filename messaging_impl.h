@@ -784,7 +784,7 @@ __attribute__((always_inline)) static inline messaging_status messaging__walk_ob
     if (size > (uint64_t)(end - at)) return MESSAGING_EBADMSG;
     if (depth == MESSAGING__NESTING_MAX) return MESSAGING_EBADMSG; /* an empty one too: msgpack-c counts it */
     outer[depth].wanted = wanted;
-    outer[depth++].next = object + 1;
+    outer[depth++].next = zone ? object + 1 : NULL;
     wanted = size;
     if (zone) object = messaging__make_container(object, zone, map, size);
     if (zone && !object) return MESSAGING_ENOMEM;
