@@ -1179,7 +1179,7 @@ typedef struct {
   size_t bytes, bytes_max, message_bytes_max;
   size_t seal_bytes; /* an open batch of this size is closed: small where messages and queues are */
   size_t hint;       /* size of the last batch */
-  messaging__buffer *block; /* where a burst's batches lie, until all of them are accepted */
+  messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
   uint32_t blocked; /* threads that wait for room */
@@ -1209,6 +1209,7 @@ static inline void messaging__cond_wait_until(pthread_cond_t *cond, pthread_mute
 static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t bytes_max, size_t message_bytes_max) {
   memset(outbox, 0, sizeof *outbox);
   messaging__ring_init(&outbox->ready, sizeof(messaging__outgoing));
+  messaging__ring_init(&outbox->blocks, sizeof(messaging__buffer *));
   outbox->bytes_max = bytes_max;
   outbox->message_bytes_max = message_bytes_max;
   outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
@@ -1237,9 +1238,14 @@ static inline void messaging__outbox_clear(messaging__outbox *outbox) {
   pthread_mutex_unlock(&outbox->lock);
 }
 
+static inline void messaging__drop_blocks(messaging__ring *blocks) {
+  for (; blocks->count; messaging__ring_pop(blocks)) messaging__buffer_drop(*(messaging__buffer **)messaging__ring_at(blocks, 0));
+  messaging__ring_free(blocks);
+}
+
 static inline void messaging__outbox_free(messaging__outbox *outbox) {
   messaging__outbox_clear(outbox);
-  messaging__buffer_drop(outbox->block);
+  messaging__drop_blocks(&outbox->blocks);
   messaging__ring_free(&outbox->ready);
   pthread_cond_destroy(&outbox->room);
   pthread_mutex_destroy(&outbox->lock);
@@ -1300,17 +1306,40 @@ static inline bool messaging__outbox_full_batch(const messaging__outbox *outbox)
   return size >= outbox->seal_bytes && (size >= 2 * outbox->seal_bytes || waiting < MESSAGING__SEAL_WAITING * outbox->seal_bytes);
 }
 
-/* Memory for a batch: in a block while batches are large and more of them wait than go out at once, else as much as the last one took. */
+/* The first block, if nobody refers to its batches any more. It is the caller's. */
+static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbox) {
+  if (outbox->blocks.count == 0) return NULL;
+  messaging__buffer *first = *(messaging__buffer **)messaging__ring_at(&outbox->blocks, 0);
+  if (MESSAGING__LOAD(&first->references) > 1) return NULL;
+  messaging__ring_pop(&outbox->blocks);
+  first->size = 0;
+  return first;
+}
+
+/* A block with so much room: the last one, the first that is used, or a new one. A burst that the other end keeps up with goes round in few of
+ * them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
+static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
+  size_t count = outbox->blocks.count;
+  messaging__buffer *block = count ? *(messaging__buffer **)messaging__ring_at(&outbox->blocks, count - 1) : NULL;
+  if (block && block->capacity - block->size >= room) return block;
+  if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
+  while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
+  if (!block) block = messaging__block_new(2 * outbox->hint);
+  if (block) messaging__ring_push(&outbox->blocks, &block);
+  return block;
+}
+
+/* Memory for a batch: in a block while batches are large and more of them wait than go out at once, else as much as the last one took; then one
+ * block less is kept for the next burst. */
 static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
   size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
   capacity += MESSAGING__AT_PAYLOAD;
-  if (outbox->hint < MESSAGING__SEAL_BYTES / 2 || outbox->bytes < MESSAGING__SEAL_BYTES) return messaging__buffer_new(capacity);
-  if (outbox->block && outbox->block->capacity - outbox->block->size < outbox->hint + MESSAGING__SEAL_BYTES / 2) {
-    messaging__buffer_drop(outbox->block);
-    outbox->block = NULL;
+  if (outbox->hint < MESSAGING__SEAL_BYTES / 2 || outbox->bytes < MESSAGING__SEAL_BYTES) {
+    messaging__buffer_drop(messaging__outbox_used(outbox));
+    return messaging__buffer_new(capacity);
   }
-  if (!outbox->block) outbox->block = messaging__block_new(2 * outbox->hint);
-  messaging__buffer *part = outbox->block ? messaging__part_new(outbox->block) : NULL;
+  messaging__buffer *block = messaging__outbox_block(outbox, outbox->hint + MESSAGING__SEAL_BYTES / 2);
+  messaging__buffer *part = block ? messaging__part_new(block) : NULL;
   return part ? part : messaging__buffer_new(capacity);
 }
 
@@ -1392,16 +1421,24 @@ static inline void messaging__outbox_pop(messaging__outbox *outbox) {
 
 /* A batch that was popped is no longer this process's concern. */
 static inline void messaging__outbox_release(messaging__outbox *outbox, size_t bytes) {
-  messaging__buffer *block = NULL;
   pthread_mutex_lock(&outbox->lock);
   outbox->bytes -= bytes;
-  if (outbox->bytes == 0) {
-    block = outbox->block;
-    outbox->block = NULL;
-  }
   if (outbox->blocked) pthread_cond_broadcast(&outbox->room);
   pthread_mutex_unlock(&outbox->lock);
-  messaging__buffer_drop(block);
+}
+
+/* Nothing was sent for a heartbeat: the blocks of the last burst are not kept for another one. */
+static inline void messaging__outbox_rest(messaging__outbox *outbox) {
+  messaging__ring blocks;
+  messaging__ring_init(&blocks, sizeof(messaging__buffer *));
+  pthread_mutex_lock(&outbox->lock);
+  if (outbox->bytes == 0) {
+    messaging__ring none = blocks;
+    blocks = outbox->blocks;
+    outbox->blocks = none;
+  }
+  pthread_mutex_unlock(&outbox->lock);
+  messaging__drop_blocks(&blocks);
 }
 
 static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
@@ -2566,6 +2603,7 @@ static inline void messaging__worker_pump(messaging__worker *worker, uint64_t no
     if (worker->asking && worker->nak_at == MESSAGING__NEVER && !MESSAGING__LOAD(&worker->inbox->wanted)) worker->nak_at = now;
     if (now >= worker->nak_at) messaging__worker_ask(worker, now);
     messaging__worker_send_batches(worker, now);
+    if (now >= worker->spoken_ms + worker->heartbeat_ms) messaging__outbox_rest(worker->outbox);
     if (now >= worker->ack_at || now >= worker->spoken_ms + worker->heartbeat_ms) worker->report_due = true;
   }
   if (worker->report_due && !worker->stalled && worker->era.generation) messaging__worker_report(worker, now, false, 0);
@@ -2789,6 +2827,7 @@ static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
   messaging__put_tag(&writer, 0x98);
   messaging__im_put_news(im, &writer, 0);
   messaging__send_control(&im->port, &writer);
+  messaging__outbox_rest(im->outbox);
   im->heartbeat_due = false;
   im->heartbeat_at = now + im->heartbeat_ms;
 }
