@@ -430,7 +430,7 @@ static void *wait_long(void *argument) {
 
 static bool driven(bus_ctx *ctx) {
   messaging__lock(&ctx->handle);
-  bool driven_now = ctx->handle.driven;
+  bool driven_now = MESSAGING__LOAD(&ctx->handle.driven) != 0;
   messaging__unlock(&ctx->handle);
   return driven_now;
 }
