@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #include "messaging.h"
+#include "watched.h"
 
 /* For a status that does not matter here; gcc wants it to be used nevertheless. */
 static inline void ignore(messaging_status status) { (void)status; }
@@ -638,7 +639,11 @@ static inline reply order(puppet *p, command c) {
 static inline messaging_child child_of(const puppet *p) { return (messaging_child){p->id, p->kind}; }
 
 static inline command init_command(const world *w, const puppet *p, const messaging_options *options) {
-  command c = {.type = DO_INIT, .kind = p->kind, .addresses = w->addresses};
+  command c;
+  memset(&c, 0, sizeof c); /* padding, too: it goes through a socket, and valgrind looks */
+  c.type = DO_INIT;
+  c.kind = p->kind;
+  c.addresses = w->addresses;
   if (options) c.options = *options;
   if (p->id < 0) c.options.id = p->id;
   return c;

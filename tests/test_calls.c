@@ -199,6 +199,7 @@ static int count_wrong_in_child(bus_ctx *im, bus_ctx *worker) {
   messaging_stats stats;
   messaging_worker_stats worker_stats;
   bus_ctx *both[] = {im, worker};
+  inherits_memory();
   for (int i = 0; i < 2; i++) {
     bus_ctx *ctx = both[i];
     bus_batch batch = {0};
@@ -284,6 +285,7 @@ static void call_from_handler(const messaging_error *error, void *user) {
 
 static void test_calls_in_the_error_handler(void **state) {
   world *w = *state;
+  needs_pidfd();
   handler_record r = {.w = w};
   open_im(w, NULL);
   puppet *p = hire(w);

@@ -3,6 +3,7 @@
 
 static void test_killed_worker_is_reported(void **state) {
   world *w = *state;
+  needs_pidfd();
   start(w, 3, NULL, NULL);
   puppet *victim = &w->workers[1];
   wait_joined(w, 3);
@@ -22,6 +23,7 @@ static void test_killed_worker_is_reported(void **state) {
 /* Also when it dies before it was ever heard of. */
 static void test_worker_that_dies_before_it_joins(void **state) {
   world *w = *state;
+  needs_pidfd();
   open_im(w, NULL);
   puppet *victim = hire(w);
   run_im(w, 0, 1);
@@ -49,6 +51,7 @@ static void test_worker_that_exits_is_not_reported(void **state) {
 /* A pid on the list that is dead already, buried or not, is reported, and the update succeeds. */
 static void test_listed_pid_is_dead_already(void **state) {
   world *w = *state;
+  needs_pidfd();
   start(w, 1, NULL, NULL);
   pid_t dead[2];
   for (size_t i = 0; i < 2; i++) {
@@ -101,6 +104,7 @@ static size_t mark(world *w, uint32_t id, size_t workers) {
 /* Kills a sender in the middle of a burst, several times: all others have the same beginning of what it sent, without a gap. */
 static void test_sender_killed_in_mid_burst(void **state) {
   world *w = *state;
+  needs_pidfd();
   enum { ROUNDS = 10, BYSTANDERS = 2, MARK = 1000000 };
   start(w, BYSTANDERS, NULL, NULL);
   for (uint32_t round = 0; round < ROUNDS; round++) {
@@ -124,6 +128,7 @@ static void test_sender_killed_in_mid_burst(void **state) {
 /* Many die at once while all talk. */
 static void test_half_of_the_workers_die(void **state) {
   world *w = *state;
+  needs_pidfd();
   enum { WORKERS = 8, LIVE = WORKERS / 2, EACH = 2000, MARK = 1000000 };
   start(w, WORKERS, NULL, NULL);
   wait_joined(w, WORKERS);
@@ -168,6 +173,7 @@ static void remove_folder(world *w) {
 /* Supervisor and workers are siblings. */
 static void test_supervisor_is_killed(void **state) {
   world *w = *state;
+  needs_pidfd();
   puppet *im = hire(w), *first = hire(w), *second = hire(w);
   reply r = order(im, COMMAND(DO_INIT_IM));
   assert_ok(r.status);
@@ -214,6 +220,7 @@ static void be_a_supervisor_that_forks(world *w, puppet *self, size_t workers) {
 
 static void test_supervisor_that_forked_its_workers_is_killed(void **state) {
   world *w = *state;
+  needs_pidfd();
   enum { WORKERS = 3 };
   if (SANITIZED) skip(); /* it forks while threads run */
   (void)prctl(PR_SET_CHILD_SUBREAPER, 1); /* so the workers become this process's children, and are cleared away with it */
@@ -265,6 +272,7 @@ static void test_supervisor_exits(void **state) {
 /* Without a pidfd (the worker has an id of its own, and no pid is known to belong to it) silence is all that there is. */
 static void test_silent_worker_without_a_pid(void **state) {
   world *w = *state;
+  needs_pidfd();
   messaging_options quick = {.heartbeat_ms = 20, .silence_ms = 200};
   messaging_options with_id = quick;
   with_id.id = -500;

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "../messaging.h"
+#include "watched.h"
 
 static int encode(msgpack_packer *pk, const int *in) { return msgpack_pack_int(pk, *in); }
 static int decode(const msgpack_object *obj, msgpack_zone *zone, int *out) {
@@ -29,6 +30,7 @@ enum { NOBODY = 65534 };
 static int connect_as(uid_t user, const char *address) {
   pid_t child = fork();
   if (child == 0) {
+    inherits_memory();
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     strncpy(name.sun_path, address + strlen("ipc://"), sizeof name.sun_path - 1);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);

@@ -293,6 +293,14 @@ static messaging_status put(end *e, uint8_t type, uint32_t value, size_t size) {
 
 static void tell(end *e, uint32_t value) { assert_int_equal(put(e, MESSAGING__RELAY, value, 5), MESSAGING_OK); }
 
+/* A message that one end does not hear. */
+static void tell_unheard(net *l, end *sender, uint32_t value, end *deaf) {
+  deaf->deaf = true;
+  tell(sender, value);
+  settle(l);
+  deaf->deaf = false;
+}
+
 /* Takes one message; 0 when there is none. A batch of several is taken apart by the caller's next calls. */
 typedef struct {
   uint32_t values[256];
@@ -470,10 +478,7 @@ static void test_own_behind_a_gap(void **state) {
   net *l = joined(2);
   end *e = &l->ends[1];
   l->lose_down[MESSAGING__REPAIR] = 1000;
-  e->deaf = true;
-  tell(&l->ends[2], 1);
-  settle(l);
-  e->deaf = false;
+  tell_unheard(l, &l->ends[2], 1, e);
   for (uint32_t i = 2; i <= 3; i++) {
     tell(e, i);
     settle(l);
@@ -574,10 +579,7 @@ static void test_run_over_another(void **state) {
   end *e = &l->ends[1];
   tell(e, 1);
   settle(l);
-  e->deaf = true;
-  tell(&l->ends[2], 2);
-  settle(l);
-  e->deaf = false;
+  tell_unheard(l, &l->ends[2], 2, e);
   l->lose_down[MESSAGING__REPAIR] = 1000;
   for (uint32_t i = 3; i <= 4; i++) tell(&l->ends[2], i), settle(l);
   assert_int_equal(e->core.early.count, 2);
@@ -657,10 +659,7 @@ static void test_own_heard(void **state) {
   assert_true(l->sent_down[MESSAGING__STATUS] <= statuses + 1); /* the second asked for an answer if the first was still out */
   CHECK_NONE(e);
   assert_int_equal(e->core.stats.duplicates, 0);
-  e->deaf = true; /* an echo is lost as any other frame: then it asks */
-  tell(e, 3);
-  settle(l);
-  e->deaf = false;
+  tell_unheard(l, e, 3, e); /* an echo is lost as any other frame: then it asks */
   assert_false(messaging__worker_flushed(&e->core));
   pass(l, MESSAGING__PROBE_MS + 1);
   assert_true(messaging__worker_flushed(&e->core));
@@ -722,10 +721,7 @@ static void test_own_told_and_lost(void **state) {
   end *e = &l->ends[1];
   tell(e, 1);
   settle(l);
-  e->deaf = true;
-  tell(&l->ends[2], 2);
-  settle(l);
-  e->deaf = false;
+  tell_unheard(l, &l->ends[2], 2, e);
   assert_false(messaging__worker_flushed(&e->core));
   pass(l, MESSAGING__PROBE_MS + 1);
   assert_true(messaging__worker_flushed(&e->core));
@@ -774,10 +770,7 @@ static void test_gap_and_repair(void **state) {
 static void test_repair_with_loss(void **state) {
   (void)state;
   net *l = joined(2);
-  l->ends[2].deaf = true;
-  tell(&l->ends[1], 1);
-  settle(l);
-  l->ends[2].deaf = false;
+  tell_unheard(l, &l->ends[1], 1, &l->ends[2]);
   l->lose_up[MESSAGING__REPORT] = 2;
   l->lose_down[MESSAGING__REPAIR] = 2;
   tell(&l->ends[1], 2);
@@ -790,10 +783,7 @@ static void test_repair_with_loss(void **state) {
 static void test_tail(void **state) {
   (void)state;
   net *l = joined(2);
-  l->ends[2].deaf = true;
-  tell(&l->ends[1], 1);
-  settle(l);
-  l->ends[2].deaf = false;
+  tell_unheard(l, &l->ends[1], 1, &l->ends[2]);
   CHECK_NONE(&l->ends[2]);
   pass(l, 150);
   CHECK_TAKE(&l->ends[2], 1);
@@ -1744,10 +1734,7 @@ static net *well_travelled(void) {
   tell(&l->ends[1], 1);
   assert_int_equal(put(&l->ends[1], MESSAGING__OUTPUT, 2, 5), MESSAGING_OK);
   settle(l);
-  l->ends[2].deaf = true;
-  tell(&l->ends[1], 3);
-  settle(l);
-  l->ends[2].deaf = false;
+  tell_unheard(l, &l->ends[1], 3, &l->ends[2]);
   tell(&l->ends[1], 4);
   pass(l, 3000);
   assert_int_equal(put(&l->ends[1], MESSAGING__OUTPUT, 5, 5), MESSAGING_OK); /* acknowledged by a status */

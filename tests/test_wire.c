@@ -267,23 +267,43 @@ static void test_letters(void **state) {
 
 enum { DEADLINE_MS = 60000 };
 
+/* A worker's input socket, and a publisher that it is connected to. */
+typedef struct {
+  messaging__handle *handle;
+  void *context, *pub;
+} receiver;
+
+static receiver open_receiver(void) {
+  receiver r = {calloc(1, sizeof *r.handle), zmq_ctx_new(), NULL};
+  int deadline = DEADLINE_MS;
+  assert_non_null(r.handle);
+  r.pub = zmq_socket(r.context, ZMQ_XPUB);
+  r.handle->in = zmq_socket(r.context, ZMQ_SUB);
+  zmq_setsockopt(r.handle->in, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
+  zmq_setsockopt(r.pub, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
+  assert_true(zmq_bind(r.pub, "inproc://receiver") == 0 && zmq_connect(r.handle->in, "inproc://receiver") == 0);
+  return r;
+}
+
+static void close_receiver(receiver *r) {
+  zmq_close(r->handle->in);
+  zmq_close(r->pub);
+  zmq_ctx_term(r->context);
+  free(r->handle);
+}
+
 /* The subscriptions that a slot brings about, as the publisher sees them: exactly one for each other slot's batches, none for its own; they
  * all begin as batches do, and end as they came. */
 static void test_subscriptions(void **state) {
   (void)state;
-  messaging__handle *handle = calloc(1, sizeof *handle);
-  void *context = zmq_ctx_new(), *pub = zmq_socket(context, ZMQ_XPUB);
-  int deadline = DEADLINE_MS;
-  assert_non_null(handle);
-  handle->in = zmq_socket(context, ZMQ_SUB);
-  zmq_setsockopt(pub, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
-  assert_true(zmq_bind(pub, "inproc://subscriptions") == 0 && zmq_connect(handle->in, "inproc://subscriptions") == 0);
+  receiver r = open_receiver();
+  messaging__handle *handle = r.handle;
   for (unsigned slot = 0; slot < MESSAGING__SLOTS; slot++) {
     size_t heard[MESSAGING__SLOTS] = {0}, topics = slot ? MESSAGING__LETTERS : 1;
     uint8_t seen[20];
     assert_true(messaging__subscribe(handle, ZMQ_SUBSCRIBE, slot));
     for (size_t i = 0; i < topics; i++) {
-      int size = zmq_recv(pub, seen, sizeof seen, 0);
+      int size = zmq_recv(r.pub, seen, sizeof seen, 0);
       assert_in_range(size, 1 + 3, 1 + 3 + MESSAGING__LETTERS);
       assert_memory_equal(seen, "\x01\x96\xa7\x42", 4);
       for (unsigned other = 0; other < MESSAGING__SLOTS; other++) {
@@ -294,25 +314,16 @@ static void test_subscriptions(void **state) {
     }
     for (unsigned other = 0; other < MESSAGING__SLOTS; other++) assert_int_equal(heard[other], slot == 0 || other != slot);
     assert_true(messaging__subscribe(handle, ZMQ_UNSUBSCRIBE, slot));
-    for (size_t i = 0; i < topics; i++) assert_true(zmq_recv(pub, seen, sizeof seen, 0) > 0 && seen[0] == 0);
+    for (size_t i = 0; i < topics; i++) assert_true(zmq_recv(r.pub, seen, sizeof seen, 0) > 0 && seen[0] == 0);
   }
-  zmq_close(handle->in);
-  zmq_close(pub);
-  zmq_ctx_term(context);
-  free(handle);
+  close_receiver(&r);
 }
 
 /* From one slot to another, nothing is unsubscribed from that the new one needs. */
 static void test_tuning(void **state) {
   (void)state;
-  messaging__handle *handle = calloc(1, sizeof *handle);
-  void *context = zmq_ctx_new(), *pub = zmq_socket(context, ZMQ_XPUB);
-  int deadline = DEADLINE_MS;
-  assert_non_null(handle);
-  handle->in = zmq_socket(context, ZMQ_SUB);
-  zmq_setsockopt(handle->in, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
-  zmq_setsockopt(pub, ZMQ_RCVTIMEO, &deadline, sizeof deadline);
-  assert_true(zmq_bind(pub, "inproc://tuning") == 0 && zmq_connect(handle->in, "inproc://tuning") == 0);
+  receiver r = open_receiver();
+  messaging__handle *handle = r.handle;
   static const unsigned slots[] = {0, 1, 2, 63, 62, 1, 0, 32, 33, 5, 0};
   assert_true(messaging__subscribe(handle, ZMQ_SUBSCRIBE, 0));
   for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++) {
@@ -322,20 +333,17 @@ static void test_tuning(void **state) {
     assert_true(!handle->worker.tune && handle->slot == slots[i]);
     char last[] = {'m', (char)('a' + i)}, seen[20] = {0}; /* when the publisher has seen it, it has seen all before it */
     assert_int_equal(zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, last, sizeof last), 0);
-    while (memcmp(seen + 1, last, sizeof last) != 0) assert_true(zmq_recv(pub, seen, sizeof seen, 0) > 0);
+    while (memcmp(seen + 1, last, sizeof last) != 0) assert_true(zmq_recv(r.pub, seen, sizeof seen, 0) > 0);
     for (unsigned other = 0; other < MESSAGING__SLOTS; other++) {
       uint8_t topic[3 + MESSAGING__LETTERS] = {0x96, 0xa7, 0x42}, got[20];
       messaging__put_letters(topic + 3, other);
-      assert_int_equal(zmq_send(pub, topic, sizeof topic, 0), (int)sizeof topic);
+      assert_int_equal(zmq_send(r.pub, topic, sizeof topic, 0), (int)sizeof topic);
       if (slots[i] && other == slots[i]) continue;
       assert_int_equal(zmq_recv(handle->in, got, sizeof got, 0), (int)sizeof topic);
       assert_memory_equal(got, topic, sizeof topic); /* so its own did not come before it */
     }
   }
-  zmq_close(handle->in);
-  zmq_close(pub);
-  zmq_ctx_term(context);
-  free(handle);
+  close_receiver(&r);
 }
 
 /* What is not exactly that layout is refused: cut at any byte, or any tag another. */

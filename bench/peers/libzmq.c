@@ -216,34 +216,24 @@ static uint32_t recv_frame(void *end, note_fn *tell, void *user, int timeout_ms)
 #define VERSION_TEXT(x) VERSION_TEXT_(x)
 #define LIBZMQ_VERSION VERSION_TEXT(ZMQ_VERSION_MAJOR) "." VERSION_TEXT(ZMQ_VERSION_MINOR) "." VERSION_TEXT(ZMQ_VERSION_PATCH)
 
+#define COMMON .version = LIBZMQ_VERSION, .relay = relay, .join = join, .send = put, .recv = recv_frame
+
 const peer peer_libzmq = {
     .name = "libzmq",
     .setup = "one frame a message, high-water marks 0, one I/O thread, blocking zmq_msg_recv; frames are counted, not decoded",
-    .version = LIBZMQ_VERSION,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_frame,
+    COMMON,
 };
 
 const peer peer_libzmq_echo = {
     .name = "libzmq-echo",
-    .setup = "libzmq, and who sends hears itself, as it does on this library's wire",
-    .version = LIBZMQ_VERSION,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_frame,
+    .setup = "libzmq, and everybody subscribes to everything, so who sends hears itself",
+    COMMON,
 };
 
 const peer peer_libzmq_typed = {
     .name = "libzmq-typed",
     .setup = "libzmq, and msgpack-c at both ends: buffer and zone reused",
-    .version = LIBZMQ_VERSION,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_frame,
+    COMMON,
 };
 
 const peer peer_libzmq_batch = {

@@ -107,33 +107,23 @@ static uint32_t recv_notes(void *end, note_fn *tell, void *user, int timeout_ms)
   return count;
 }
 
+#define COMMON .version = MESSAGING_VERSION_STRING, .relay = relay, .join = join, .send = put, .recv = recv_notes
+
 const peer peer_messaging = {
     .name = "messaging",
     .setup = "defaults; typed notes, encoded and decoded with msgpack-c; the supervisor's application receives, too",
-    .version = MESSAGING_VERSION_STRING,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_notes,
+    COMMON,
 };
 
 const peer peer_messaging_tcp = {
     .name = "messaging-tcp",
     .setup = "the same over tcp on the loopback interface, in plain text",
-    .version = MESSAGING_VERSION_STRING,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_notes,
+    COMMON,
 };
 
 const peer peer_messaging_curve = {
     .name = "messaging-curve",
     .setup = "the same over tcp on the loopback interface, with keys: encrypted and authenticated at every hop",
-    .version = MESSAGING_VERSION_STRING,
     .prepare = make_keys,
-    .relay = relay,
-    .join = join,
-    .send = put,
-    .recv = recv_notes,
+    COMMON,
 };
