@@ -740,7 +740,7 @@ static inline msgpack_object *messaging__make_container(msgpack_object *object, 
 }
 
 /* Steps over one object and, when a zone is given, makes it: OK, EBADMSG or ENOMEM. It is malformed, too, when it is nested deeper than msgpack-c
- * unpacks, or when a container promises more elements than bytes are left: so memory is in proportion to the frame. */
+ * unpacks, or when its open containers promise more elements than bytes are left: so memory is in proportion to the frame. */
 __attribute__((always_inline)) static inline messaging_status messaging__walk_object(messaging__reader *reader, msgpack_zone *zone,
                                                                                     msgpack_object *object) {
   struct {
@@ -748,7 +748,7 @@ __attribute__((always_inline)) static inline messaging_status messaging__walk_ob
     uint64_t wanted;
   } outer[MESSAGING__NESTING_MAX];
   const uint8_t *at = reader->at, *end = reader->end;
-  uint64_t wanted = 1; /* objects still to come in the innermost container */
+  uint64_t wanted = 1, pending = 1; /* objects still to come: in the innermost container, in all */
   size_t depth = 0;
   for (;;) {
     while (wanted == 0) {
@@ -760,6 +760,7 @@ __attribute__((always_inline)) static inline messaging_status messaging__walk_ob
       object = outer[depth].next;
     }
     wanted--;
+    pending--;
     if (at == end) return MESSAGING_EBADMSG;
     uint8_t tag = *at++;
     if (tag <= 0x7f || tag >= 0xe0) {
@@ -781,7 +782,8 @@ __attribute__((always_inline)) static inline messaging_status messaging__walk_ob
     }
     bool map = tag <= 0x8f || tag >= 0xde;
     if (map) size *= 2;
-    if (size > (uint64_t)(end - at)) return MESSAGING_EBADMSG;
+    pending += size;
+    if (pending > (uint64_t)(end - at)) return MESSAGING_EBADMSG;
     if (depth == MESSAGING__NESTING_MAX) return MESSAGING_EBADMSG; /* an empty one too: msgpack-c counts it */
     outer[depth].wanted = wanted;
     outer[depth++].next = zone ? object + 1 : NULL;
@@ -2603,8 +2605,9 @@ static inline void messaging__worker_pump(messaging__worker *worker, uint64_t no
     if (worker->asking && worker->nak_at == MESSAGING__NEVER && !MESSAGING__LOAD(&worker->inbox->wanted)) worker->nak_at = now;
     if (now >= worker->nak_at) messaging__worker_ask(worker, now);
     messaging__worker_send_batches(worker, now);
-    if (now >= worker->spoken_ms + worker->heartbeat_ms) messaging__outbox_rest(worker->outbox);
-    if (now >= worker->ack_at || now >= worker->spoken_ms + worker->heartbeat_ms) worker->report_due = true;
+    bool quiet = now >= worker->spoken_ms + worker->heartbeat_ms;
+    if (quiet) messaging__outbox_rest(worker->outbox);
+    if (quiet || now >= worker->ack_at) worker->report_due = true;
   }
   if (worker->report_due && !worker->stalled && worker->era.generation) messaging__worker_report(worker, now, false, 0);
 }

@@ -1,4 +1,5 @@
 /* Objects are read as msgpack-c reads them: same values, same types, the same bytes accepted, whatever a peer sent. */
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -116,6 +117,25 @@ static void test_well_formed_and_not(void **unused) {
   msgpack_zone_free(zone);
 }
 
+/* Containers in each other that promise as much as is left, each of them, take no more memory than one that keeps its promise. */
+static void test_nested_promises(void **unused) {
+  (void)unused;
+  enum { SIZE = 4 << 20, LEVELS = 20 };
+  uint8_t *bytes = (uint8_t *)calloc(SIZE, 1);
+  assert_non_null(bytes);
+  for (size_t level = 0; level < LEVELS; level++) memcpy(bytes + 5 * level, level % 2 ? "\xdf\x00\x10\x00\x00" : "\xdd\x00\x30\x00\x00", 5);
+  msgpack_zone *zone = msgpack_zone_new(MSGPACK_ZONE_CHUNK_SIZE);
+  messaging__reader reader = {bytes, bytes + SIZE, false}, skipped = reader;
+  msgpack_object object;
+  struct mallinfo2 before = mallinfo2();
+  assert_int_equal(messaging__read_object(&reader, zone, &object), MESSAGING_EBADMSG);
+  struct mallinfo2 after = mallinfo2();
+  assert_true(after.uordblks + after.hblkhd - before.uordblks - before.hblkhd <= 2 * SIZE * sizeof object); /* a zone grows by doubling */
+  assert_false(messaging__skip_object(&skipped));
+  msgpack_zone_free(zone);
+  free(bytes);
+}
+
 /* Each cut of each object is refused, and nothing behind its end is looked at. */
 static void test_truncated(void **unused) {
   (void)unused;
@@ -173,6 +193,7 @@ int main(void) {
       cmocka_unit_test(test_truncated),
       cmocka_unit_test(test_nesting),
       cmocka_unit_test(test_promises),
+      cmocka_unit_test(test_nested_promises),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
