@@ -134,7 +134,12 @@ extern "C" { /* glibc 2.36 forgot */
 #define MESSAGING__UNUSED __attribute__((unused))
 #define MESSAGING__STAMP MESSAGING__UNUSED static inline
 #define MESSAGING__CALL MESSAGING__UNUSED __attribute__((warn_unused_result)) static inline messaging_status
-#define MESSAGING__LIKELY(condition) __builtin_expect(!!(condition), 1)
+/* Compiled into each of its callers, for which its arguments are constants. */
+#ifdef __OPTIMIZE__
+#define MESSAGING__UNFOLD __attribute__((always_inline))
+#else
+#define MESSAGING__UNFOLD
+#endif
 
 /* MESSAGING_MAKE's compile-time checks. A callback is compared by type in C and by conversion in C++, where noexcept is a type. */
 #ifdef __cplusplus
@@ -557,10 +562,9 @@ static inline uint64_t messaging__load_be64(const uint8_t *at) {
          (uint64_t)at[5] << 16 | (uint64_t)at[6] << 8 | (uint64_t)at[7];
 }
 
-/* Of 0, 1, 2, 4 or 8 bytes. */
+/* Of 1, 2, 4 or 8 bytes. */
 static inline uint64_t messaging__load_be(const uint8_t *at, size_t size) {
   switch (size) {
-    case 0: return 0;
     case 1: return at[0];
     case 2: return (uint64_t)at[0] << 8 | at[1];
     case 4: return (uint64_t)at[0] << 24 | (uint64_t)at[1] << 16 | (uint64_t)at[2] << 8 | (uint64_t)at[3];
@@ -741,8 +745,7 @@ static inline msgpack_object *messaging__make_container(msgpack_object *object, 
 
 /* Steps over one object and, when a zone is given, makes it: OK, EBADMSG or ENOMEM. It is malformed, too, when it is nested deeper than msgpack-c
  * unpacks, or when its open containers promise more elements than bytes are left: so memory is in proportion to the frame. */
-__attribute__((always_inline)) static inline messaging_status messaging__walk_object(messaging__reader *reader, msgpack_zone *zone,
-                                                                                    msgpack_object *object) {
+MESSAGING__UNFOLD static inline messaging_status messaging__walk_object(messaging__reader *reader, msgpack_zone *zone, msgpack_object *object) {
   struct {
     msgpack_object *next;
     uint64_t wanted;
@@ -794,7 +797,7 @@ __attribute__((always_inline)) static inline messaging_status messaging__walk_ob
 }
 
 static inline bool messaging__skip_object(messaging__reader *reader) {
-  return !reader->bad && messaging__walk_object(reader, NULL, NULL) == MESSAGING_OK;
+  return messaging__walk_object(reader, NULL, NULL) == MESSAGING_OK;
 }
 
 static inline messaging_status messaging__read_object(messaging__reader *reader, msgpack_zone *zone, msgpack_object *object) {

@@ -614,6 +614,7 @@ static inline puppet *hire(world *w) {
 
 /* Gives a puppet a command and does not wait for it. */
 static inline void post(puppet *p, command c) {
+  padding_goes_along(&c, sizeof c);
   if (send(p->fd, &c, sizeof c, MSG_NOSIGNAL) != (ssize_t)sizeof c) fail_msg("a worker is gone: %s", strerror(errno));
   p->posted++;
 }
@@ -639,11 +640,7 @@ static inline reply order(puppet *p, command c) {
 static inline messaging_child child_of(const puppet *p) { return (messaging_child){p->id, p->kind}; }
 
 static inline command init_command(const world *w, const puppet *p, const messaging_options *options) {
-  command c;
-  memset(&c, 0, sizeof c); /* padding, too: it goes through a socket, and valgrind looks */
-  c.type = DO_INIT;
-  c.kind = p->kind;
-  c.addresses = w->addresses;
+  command c = {.type = DO_INIT, .kind = p->kind, .addresses = w->addresses};
   if (options) c.options = *options;
   if (p->id < 0) c.options.id = p->id;
   return c;
