@@ -4,6 +4,7 @@
 /* A stopped worker delays nobody, is not taken for dead, and catches up. */
 static void test_stopped_worker(void **state) {
   world *w = *state;
+  needs_pidfd();
   enum { COUNT = 5000 };
   messaging_options quick = {.heartbeat_ms = 20, .silence_ms = 100};
   start(w, 3, &quick, &quick);
@@ -203,6 +204,7 @@ static void test_full_history_refuses(void **state) {
 /* When the worker that holds everything back dies, there is room again. */
 static void test_full_history_until_the_slowest_dies(void **state) {
   world *w = *state;
+  needs_pidfd();
   open_im(w, &keep_all);
   for (size_t i = 0; i < 2; i++) (void)hire(w);
   run_im(w, 0, 2);

@@ -39,6 +39,7 @@ static int set_option(void *socket, int option, const void *value, size_t size) 
 #define zmq_setsockopt(socket, option, value, size) set_option(socket, option, value, size)
 
 #include "../messaging.h"
+#include "watched.h"
 
 static int encode(msgpack_packer *pk, const uint64_t *in) { return msgpack_pack_uint64(pk, *in); }
 static int decode(const msgpack_object *obj, msgpack_zone *zone, uint64_t *out) {
@@ -332,6 +333,7 @@ static void test_death_of_a_local_worker(void **state) {
   int errors[MESSAGING__STATUS_COUNT] = {0}, pipes[2];
   bus_ctx *im, *worker;
   (void)state;
+  needs_pidfd();
   options.plaintext_ok = true;
   options.bind = "tcp://127.0.0.1:*";
   assert_int_equal(pipe(pipes), 0);
