@@ -111,6 +111,7 @@ static void test_update_from_an_empty_list(void **state) {
 /* Half of the workers are killed while all talk; the rest goes on with newcomers in one order. */
 static void test_half_are_replaced_while_they_talk(void **state) {
   world *w = *state;
+  if (w->where == PROCESSES) needs_pidfd();
   enum { ROUNDS = 4, WORKERS = 4, TALKS = 1500 };
   start(w, WORKERS, NULL, NULL);
   size_t first = 0; /* the list is first to first + WORKERS - 1; each round the older half is killed */
@@ -151,6 +152,7 @@ static void test_half_are_replaced_while_they_talk(void **state) {
 /* All are killed while they talk, and a new generation begins at once: of the dead nothing is heard any more. */
 static void test_nothing_crosses_generations(void **state) {
   world *w = *state;
+  if (w->where == PROCESSES) needs_pidfd();
   enum { ROUNDS = SANITIZED ? 8 : 10, WORKERS = 3, EACH = 200 };
   open_im(w, NULL);
   run_im(w, 0, 0);
@@ -185,6 +187,7 @@ static size_t count_socket_files(const world *w) {
 /* Generation after generation leaves no descriptor, thread or file behind. */
 static void test_many_generations_leave_nothing(void **state) {
   world *w = *state;
+  if (w->where == PROCESSES) needs_pidfd();
   enum { ROUNDS = SANITIZED ? 12 : 40, WARM_UP = 5, WORKERS = 2 };
   size_t fds = 0, threads = 0, files = 0;
   open_im(w, NULL);
