@@ -52,7 +52,7 @@ tsan: | $(AFTER_DEPS) ## the tests under ThreadSanitizer (clang)
 valgrind: | $(AFTER_DEPS) ## the tests under valgrind (slow)
 	$(MAKE_TESTS) programs
 	@MESSAGING_TEST_SCALE=20 WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --fair-sched=yes" \
-	  $(RUN_TESTS) $(TEST_PROGRAMS)
+	  $(RUN_TESTS) $(TEST_PROGRAMS) $(if $(SIMULATOR),"$(SIMULATOR) --quick 20")
 
 .PHONY: help deps test asan tsan valgrind programs sanitized clean
 
