@@ -249,7 +249,7 @@ typedef struct {
                                  its own: what fails before, libzmq refuses and does not tell), batches that found no room */
   uint64_t wakeups;           /* times that the background thread woke */
   uint64_t errors_dropped;    /* reports that found the queue to the error handler full, or of EBADMSG, EAUTH or EVERSION the 65th of a second on */
-  size_t outbox_bytes, outbox_bytes_max;   /* sent here, not yet accepted by the supervisor; and the limit */
+  size_t outbox_bytes, outbox_bytes_max;   /* sent here, not yet known to be accepted by the supervisor; and the limit */
   size_t inbox_bytes, inbox_bytes_max;     /* delivered here, not yet received by the application; and the limit */
   size_t history_bytes, history_bytes_max; /* supervisor: relay messages kept; and the limit */
   uint64_t history_first;     /* supervisor: the lowest number that the history still holds */
@@ -266,7 +266,7 @@ typedef struct {
   bool silent;          /* not watched by a pidfd, and nothing heard for silence_ms */
   bool blocked;         /* its next batch found no room here (history or inbox full) */
   uint64_t next_number; /* it has all relay messages below this */
-  uint64_t lag;         /* relay messages that it has not acknowledged */
+  uint64_t lag;         /* relay messages that it has not acknowledged; it may be a second late where nobody waits for that */
   uint64_t batches;     /* batches accepted from this incarnation */
   uint64_t heard_ms;    /* milliseconds since its last frame; 0: now or never */
 } messaging_worker_stats;

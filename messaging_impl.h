@@ -60,12 +60,16 @@
  *   option changes that without letting one stopped subscriber stop all others.
  * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the answer to the second
  *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB, and no timer delays anything.
+ * - Nobody wakes to acknowledge: for most acknowledgements nobody waits, so they go with the heartbeats that go anyway. Whoever needs one asks: a
+ *   sender in a burst, or whose queue fills, or that flushes; a supervisor whose history fills. What got lost shows by the next batch, or else by the
+ *   next heartbeat, within a second. That is soon enough, since a connection loses nothing while it holds, but at a high-water mark; and one that was
+ *   cut shows as a new subscription, upon which both ends say how far they are, at once.
  * - Nobody hears himself: two thirds of what a round trip cost beyond bare libzmq was that the sender's threads woke for its own broadcast,
  *   before the receiver's. So each of the first 63 workers has a slot, the topic of a batch spells its sender's, and a worker subscribes to
  *   all others. What became of its batches it is told by the run, which rides on what is sent anyway.
  * - Silence is a guess, and it may be wrong: whoever fell silent is reported once, and everything is kept so that it can go on where it was
  *   (a worker shows its application termination meanwhile). Only a pidfd, a goodbye or the list ends somebody for good.
- * - What is lost on the way up is sent again with all that is behind it: at most 32 batches or 1 MB are on the wire, and once in a round
+ * - What is lost on the way up is sent again with all that is behind it: at most 32 batches or 2 MB are on the wire, and once in a round
  *   trip is enough, which a numbered question behind the repetition makes sure of. Downwards, where a gap may have gigabytes behind it,
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
@@ -204,7 +208,7 @@ enum {
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: a huge page */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
-  MESSAGING__WINDOW_BYTES = 1024 * 1024,    /* of one worker on the wire, not acknowledged */
+  MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
@@ -232,7 +236,8 @@ enum {
 
 /* Times of the protocol, in milliseconds. */
 enum {
-  MESSAGING__ACK_MS = 25,        /* the longest that an acknowledgement waits for company */
+  MESSAGING__ACK_MS = 25,        /* an acknowledgement that somebody may wait for waits so long for company; */
+  MESSAGING__ACK_MAX_MS = 1000,  /* one that nobody waits for: so long, or for a heartbeat */
   MESSAGING__TAIL_MS = 60,       /* without an acknowledgement until the first reminder; doubles */
   MESSAGING__NAK_MS = 60,        /* until a negative acknowledgement is repeated; doubles */
   MESSAGING__NAK_MAX_MS = 1000,
@@ -877,7 +882,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   HELLO, listed               WELCOME, each time, until the worker speaks in the session (an earlier one may have been sent before the subscription)
  *   HELLO, not listed           nothing, until it is listed: then WELCOME
  *   WELCOME                     a REPORT at once, asking for 1 to next - 1 from first on, if there is anything; then batches as the window allows
- *   the next batch              RELAY: publish it; and STATUS (soon, or at once if flagged). Other numbers: STATUS, with flag 16 if higher
+ *   the next batch              RELAY: publish it; and STATUS (within a second, or at once if flagged). Other numbers: STATUS, with flag 16 if higher
  *   a run with one's own nonce  batches up to run_batch are accepted; the messages of the run count as delivered, but are not. It may begin
  *                               below what is delivered, lie ahead of a gap, overlap what is kept, and be longer when it is told of again
  *   one's own RELAY             likewise: it and all batches below are accepted; its messages count as delivered, but are not
@@ -896,7 +901,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  * then differ: for 000101 these are 1, 01, 001, 0000, 00011 and 000100, each behind 96 a7 42 (subscribe to the new before unsubscribing from the
  * old). It need not: own batches may always come, and do where there is no slot. A slot is one incarnation's, and nobody else has it meanwhile; it
  * may change with a STATUS, and is 0 for who has said goodbye. What a STATUS would say of unflagged relay batches can be left to the run of another's
- * RELAY that was published behind them.
+ * RELAY that was published behind them, or of a HEARTBEAT.
  *   Batches: they are never split, so ranges begin and end where batches do, and a repair may bring more than was asked for. Header bytes count in
  * windows and credits. No order is relied upon; the supervisor keeps the highest position it has heard. On flag 16 downwards, or when the answer to a
  * probe (start anywhere, raise it with each REPORT flagged 1; a STATUS carries the last it heard) shows an expected number that was sent before, send
@@ -905,7 +910,9 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  * mean nothing. An earlier incarnation with the same id is somebody else: the nonce tells.
  *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the
  * credit or at the end of the ranges; ask again for what is still missing.
- *   Acknowledgements: ack_ms is for REPORTs that only acknowledge; every batch upwards acknowledges as well. Flag 4 stands in every REPORT once
+ *   Acknowledgements: ack_ms is for REPORTs that only acknowledge: send one when something new has waited so long (from half of it on, if it is more
+ * than 25, lest all do it at once); a shorter one shortens a wait that has begun. Every other REPORT and every batch upwards acknowledges as well. Who is in a
+ * hurry flags a batch, or a REPORT behind it. Ask by yourself for a lone unflagged batch when a second has passed. Flag 4 stands in every REPORT once
  * termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
  *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7.
  * After flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
@@ -917,7 +924,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  * generation of the supervisor that sends it.
  *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is
  * not answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor
- * sends a HEARTBEAT each heartbeat_ms, and to who lacks something a STATUS sooner, ever more seldom. Who asked for termination leaves when it likes:
+ * sends a HEARTBEAT each heartbeat_ms, and to who has not acknowledged in time a STATUS flagged 1, ever more seldom. Who asked for termination leaves when it likes:
  * nobody tells it. The answer to the last goodbye may be lost; whoever leaves waits for it half a second, no longer.
  */
 
@@ -1453,6 +1460,13 @@ static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
   return empty;
 }
 
+static inline bool messaging__outbox_half_full(messaging__outbox *outbox) {
+  pthread_mutex_lock(&outbox->lock);
+  bool half = outbox->bytes > outbox->bytes_max / 2;
+  pthread_mutex_unlock(&outbox->lock);
+  return half;
+}
+
 /* Says how far the protocol has got. False when a batch could go out by now, so that it has to look again. */
 static inline bool messaging__outbox_hold(messaging__outbox *outbox, messaging__hold hold) {
   pthread_mutex_lock(&outbox->lock);
@@ -1928,6 +1942,7 @@ typedef struct {
   messaging__ring flights;   /* of messaging__flight, in order */
   size_t flights_bytes, flights_sent; /* how many of them have been sent since the last fault */
   uint64_t number;           /* of the next batch */
+  uint64_t hastened;         /* number of the last batch that asked for an answer */
   uint64_t hurried;          /* number when a flush last asked for an answer */
   uint64_t window;
   uint64_t probe_at;         /* when to ask what has arrived */
@@ -1970,7 +1985,7 @@ static inline void messaging__worker_init(messaging__worker *worker, const messa
   worker->silence_ms = options->silence_ms;
   worker->message_bytes_max = options->message_bytes_max;
   worker->next = worker->known = worker->number = 1;
-  worker->ack_ms = MESSAGING__ACK_MS;
+  worker->ack_ms = MESSAGING__ACK_MAX_MS;
   worker->ack_at = worker->nak_at = worker->probe_at = worker->again_at = MESSAGING__NEVER;
   worker->probe_ms = MESSAGING__PROBE_MS;
   worker->hello_ms = MESSAGING__HELLO_MS;
@@ -2106,16 +2121,30 @@ static inline messaging__hold messaging__worker_flow(const messaging__worker *wo
   return worker->flights.count < MESSAGING__FLIGHTS_MAX ? MESSAGING__FLOWS : MESSAGING__HOLDS_OPEN;
 }
 
+/* Whether the next batch asks for an answer. A burst's does, since more may wait behind what is on its way, and so does one for which the queue is
+ * half full. Of a lone one there is time to hear, as long as another may follow. */
+static inline bool messaging__worker_hastens(const messaging__worker *worker, uint64_t now) {
+  size_t flights = worker->flights_sent + 1;
+  bool burst = now < worker->spoken_ms + MESSAGING__ACK_MS;
+  if (flights >= (burst ? MESSAGING__FLIGHTS_MAX / 2 : MESSAGING__FLIGHTS_MAX - 1)) return true;
+  return worker->flights_bytes >= worker->window / 2 || messaging__outbox_half_full(worker->outbox);
+}
+
+/* When to ask about a batch, if nothing is heard of it by then. One that asked for no answer is acknowledged at leisure. */
+static inline uint64_t messaging__worker_probes(const messaging__worker *worker, bool hastened, uint64_t now) {
+  return now + worker->probe_ms + (hastened ? 0 : messaging__earlier(worker->ack_ms, MESSAGING__ACK_MAX_MS));
+}
+
 /* Sends what was sent and lost again, then new batches as far as they may go. */
 static inline void messaging__worker_send_batches(messaging__worker *worker, uint64_t now) {
   for (;;) {
     while (worker->flights_sent < worker->flights.count && !worker->stalled && worker->window) {
       messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, worker->flights_sent);
-      /* More are on their way, so more may wait behind: an answer lets them go. Of a lone one there is time to hear. */
-      bool answer = worker->flights_sent + 1 >= MESSAGING__FLIGHTS_MAX / 2 || worker->flights_bytes >= worker->window / 2;
+      bool answer = messaging__worker_hastens(worker, now);
       if (!messaging__worker_send_flight(worker, flight, answer, now)) break;
       worker->flights_sent++;
-      if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;
+      if (answer) worker->hastened = flight->number;
+      worker->probe_at = messaging__earlier(worker->probe_at, messaging__worker_probes(worker, answer, now));
     }
     if (!messaging__ring_reserve(&worker->flights)) worker->stalled = true;
     messaging__hold hold = messaging__worker_flow(worker);
@@ -2174,7 +2203,8 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
   }
   if (!progress) return;
   worker->probe_ms = MESSAGING__PROBE_MS;
-  worker->probe_at = worker->flights.count || worker->window == 0 ? now + worker->probe_ms : MESSAGING__NEVER;
+  bool hastened = worker->window == 0 || worker->hastened >= expected;
+  worker->probe_at = worker->flights.count || worker->window == 0 ? messaging__worker_probes(worker, hastened, now) : MESSAGING__NEVER;
 }
 
 /* What the supervisor allows on the wire. A closed window is asked about, should the word that it opens be lost. */
@@ -2210,16 +2240,17 @@ static inline void messaging__worker_answered(messaging__worker *worker, uint64_
   worker->nak_at = now + worker->nak_ms;
 }
 
-/* How long an acknowledgement waits. Where many workers make it wait long, they spread: the same broadcast begins the wait of all. */
-static inline uint32_t messaging__worker_ack_ms(const messaging__worker *worker) {
+/* When to acknowledge, if no batch and no heartbeat does it before. The same broadcast begins the wait of all: where it is long, they spread. */
+static inline void messaging__worker_acknowledge(messaging__worker *worker, uint64_t now) {
   uint32_t half = worker->ack_ms / 2;
-  return worker->ack_ms == MESSAGING__ACK_MS ? worker->ack_ms : half + (uint32_t)(worker->self.nonce % (half + 1));
+  uint32_t ms = worker->ack_ms == MESSAGING__ACK_MS ? worker->ack_ms : half + (uint32_t)(worker->self.nonce % (half + 1));
+  worker->ack_at = messaging__earlier(worker->ack_at, now + ms);
 }
 
 /* Something new was delivered or is known: see to an acknowledgement, and to what is missing. */
 static inline void messaging__worker_advanced(messaging__worker *worker, uint64_t now) {
   if (worker->asking && worker->nak_at != MESSAGING__NEVER) messaging__worker_answered(worker, now);
-  if (worker->ack_at == MESSAGING__NEVER) worker->ack_at = now + messaging__worker_ack_ms(worker);
+  if (worker->ack_at == MESSAGING__NEVER) messaging__worker_acknowledge(worker, now);
   if (worker->asking && worker->next >= worker->known) {
     worker->asking = false;
     worker->nak_at = MESSAGING__NEVER;
@@ -2411,12 +2442,16 @@ static inline void messaging__worker_terms(messaging__worker *worker, const mess
 
 static inline void messaging__worker_news(messaging__worker *worker, const messaging__news *news, uint64_t now) {
   worker->ack_ms = news->ack_ms > MESSAGING__ACK_MS ? news->ack_ms : (uint32_t)MESSAGING__ACK_MS;
+  if (worker->ack_at != MESSAGING__NEVER) messaging__worker_acknowledge(worker, now); /* sooner, perhaps */
   worker->known = messaging__later(worker->known, news->next);
   messaging__worker_terms(worker, news);
   messaging__worker_run(worker, &news->run, news->next, now);
   messaging__worker_cut(worker, news->first, now);
   messaging__worker_missing(worker, now);
-  if (news->flags & MESSAGING__DOWN_ANSWER) worker->report_due = true;
+  if (news->flags & MESSAGING__DOWN_ANSWER) {
+    worker->report_due = true;
+    if (worker->flights.count && worker->window) messaging__worker_question(worker, now); /* they may have been lost */
+  }
   if (news->flags & MESSAGING__DOWN_BYE_SEEN) worker->left = true;
   if (news->flags & MESSAGING__DOWN_BYE) {
     worker->bye_seen = true;
@@ -2648,9 +2683,10 @@ static inline bool messaging__worker_flushed(messaging__worker *worker) {
 }
 
 /* Somebody waits for that: have the supervisor say how far it is, once for each batch that is the last. */
-static inline void messaging__worker_hurry(messaging__worker *worker) {
+static inline void messaging__worker_hurry(messaging__worker *worker, uint64_t now) {
   if (worker->flights.count == 0 || worker->hurried == worker->number) return;
   worker->hurried = worker->number;
+  worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
   worker->answer_due = worker->report_due = true;
 }
 
@@ -2691,7 +2727,7 @@ struct messaging__peer {
   bool waits;                             /* on the list of the blocked, from which it is taken when that is looked through */
   bool busy;                              /* on the list of those with something to do: */
   bool status_due, answer_due, gap, bye_heard;
-  uint64_t ack_at;
+  bool owed, owed_listed;                 /* it has not been told of a batch that was taken; it is on the list of such */
   bool blocked;                           /* its next batch found no room: window 0 */
   uint8_t blocked_type;
   size_t blocked_size;
@@ -2722,6 +2758,9 @@ typedef struct {
   messaging__ring peers;   /* of messaging__peer * */
   messaging__ring busy;    /* of messaging__peer *: those with something to do */
   messaging__ring blocked; /* of messaging__peer *: those whose batch found no room */
+  messaging__ring owed;    /* of messaging__peer *: those who may be owed an acknowledgement; */
+  uint32_t owed_count;     /* who are, and */
+  uint64_t owed_at;        /* when they get it at the latest, all at once */
   messaging__map by_id, by_nonce;
   uint64_t struck[MESSAGING__STRUCK_MAX]; /* nonces of incarnations whose ids were left out: theirs may be listed again */
   size_t struck_count;
@@ -2733,7 +2772,9 @@ typedef struct {
   uint64_t own_number;
   messaging__run run;      /* the last relay messages */
   uint64_t slots;          /* those that peers have: a bit each */
-  uint64_t told_next;      /* when history was full, the last sender was told of this next */
+  uint64_t asked_next;     /* when history was full, those who held it back were asked about this next */
+  size_t unasked_bytes;    /* published since all were last asked to acknowledge soon, */
+  bool hasty;              /* which they are until the next heartbeat, which is not put off then */
   uint64_t held;           /* lowest number that somebody needs, as of the last look; it only grows */
   uint64_t heartbeat_at, scan_at;
   uint64_t now_ms;         /* of the call that is going on */
@@ -2774,10 +2815,11 @@ static inline void messaging__im_init(messaging__im *im, const messaging__port *
   im->own_number = 1;
   im->held = im->marked = im->marking = 1;
   im->marked_at = MESSAGING__NEVER;
-  im->heartbeat_at = im->scan_at = im->fence_at = MESSAGING__NEVER;
+  im->heartbeat_at = im->scan_at = im->fence_at = im->owed_at = MESSAGING__NEVER;
   messaging__ring_init(&im->peers, sizeof(messaging__peer *));
   messaging__ring_init(&im->busy, sizeof(messaging__peer *));
   messaging__ring_init(&im->blocked, sizeof(messaging__peer *));
+  messaging__ring_init(&im->owed, sizeof(messaging__peer *));
   messaging__ring_init(&im->parked, sizeof(messaging__parked));
   inbox->has_log = true;
   inbox->own_nonce = self->nonce;
@@ -2793,6 +2835,12 @@ static inline void messaging__im_busy(messaging__im *im, messaging__peer *peer) 
   messaging__ring_push(&im->busy, &peer);
 }
 
+/* Has a peer told how far it is, and how far its own batches came, now. */
+static inline void messaging__im_ask(messaging__im *im, messaging__peer *peer) {
+  peer->answer_due = peer->status_due = true;
+  messaging__im_busy(im, peer);
+}
+
 static inline bool messaging__peer_live(const messaging__peer *peer) {
   return peer->state == MESSAGING__LISTED || peer->state == MESSAGING__ACTIVE;
 }
@@ -2806,10 +2854,38 @@ static inline bool messaging__im_terminates(const messaging__im *im, const messa
 
 /* ---- Supervisor: what goes down ---- */
 
+/* How long an acknowledgement may wait that nobody waits for: most go along with a heartbeat. */
+static inline uint32_t messaging__im_leisure_ms(const messaging__im *im) {
+  if (im->heartbeat_ms < MESSAGING__ACK_MS) return MESSAGING__ACK_MS;
+  return im->heartbeat_ms < MESSAGING__ACK_MAX_MS ? im->heartbeat_ms : (uint32_t)MESSAGING__ACK_MAX_MS;
+}
+
 /* At most so often may each worker acknowledge, so that thousands of them do not drown their supervisor. */
-static inline uint32_t messaging__im_ack_ms(const messaging__im *im) {
-  uint32_t shared = im->live / 4;
-  return shared < MESSAGING__ACK_MS ? (uint32_t)MESSAGING__ACK_MS : shared;
+static inline uint32_t messaging__im_ack_ms(const messaging__im *im, bool hasty) {
+  uint32_t ms = hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im);
+  return im->live / 4 < ms ? ms : im->live / 4;
+}
+
+/* A peer's batch was taken: it is to be told. All who are owed that are told at once. */
+static inline void messaging__im_owe(messaging__im *im, messaging__peer *peer, uint64_t now) {
+  if (peer->owed) return;
+  peer->owed = true;
+  if (im->owed_count++ == 0) im->owed_at = now + messaging__im_leisure_ms(im);
+  if (peer->owed_listed) return;
+  peer->owed_listed = true;
+  messaging__ring_push(&im->owed, &peer);
+}
+
+/* It was told, or is not there any more. */
+static inline void messaging__im_settle(messaging__im *im, messaging__peer *peer) {
+  if (peer->owed && --im->owed_count == 0) im->owed_at = MESSAGING__NEVER;
+  peer->owed = false;
+}
+
+/* A broadcast tells whose the messages before it are, and so that peer which of its batches were taken. */
+static inline void messaging__im_told(messaging__im *im) {
+  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, im->run.nonce);
+  if (peer && peer->expected == im->run.batch + 1) messaging__im_settle(im, peer);
 }
 
 static inline void messaging__im_put_news(messaging__im *im, messaging__writer *writer, unsigned flags) {
@@ -2818,7 +2894,7 @@ static inline void messaging__im_put_news(messaging__im *im, messaging__writer *
   messaging__put_uint(writer, im->run.nonce);
   messaging__put_uint(writer, im->run.first);
   messaging__put_uint(writer, im->run.batch);
-  messaging__put_uint(writer, messaging__im_ack_ms(im));
+  messaging__put_uint(writer, messaging__im_ack_ms(im, im->hasty));
   messaging__put_uint(writer, flags | (im->leaving ? (unsigned)MESSAGING__DOWN_BYE : 0u));
   messaging__put_tag(writer, 0x90u | (unsigned)im->term_count);
   for (size_t i = 0; i < im->term_count; i++) {
@@ -2829,10 +2905,14 @@ static inline void messaging__im_put_news(messaging__im *im, messaging__writer *
 
 static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
   messaging__writer writer;
+  im->hasty = im->unasked_bytes > im->inbox->log.bytes_max / 4;
+  if (im->hasty) im->unasked_bytes = 0;
   messaging__frame_begin(&writer, NULL, 'B', MESSAGING__HEARTBEAT, &im->era);
   messaging__put_tag(&writer, 0x98);
   messaging__im_put_news(im, &writer, 0);
   messaging__send_control(&im->port, &writer);
+  messaging__im_told(im);
+  if (now >= im->marked_at) im->scan_at = now;
   messaging__outbox_rest(im->outbox);
   im->heartbeat_due = false;
   im->heartbeat_at = now + im->heartbeat_ms;
@@ -2854,7 +2934,7 @@ static inline void messaging__im_status(messaging__im *im, messaging__peer *peer
   messaging__im_put_news(im, &writer, flags);
   messaging__send_control(&im->port, &writer);
   peer->status_due = peer->answer_due = peer->gap = false;
-  peer->ack_at = MESSAGING__NEVER;
+  messaging__im_settle(im, peer);
 }
 
 static inline void messaging__im_refuse(messaging__im *im, const messaging__who *who, messaging_status status) {
@@ -2867,17 +2947,24 @@ static inline void messaging__im_refuse(messaging__im *im, const messaging__who 
 
 /* When those who have not acknowledged by then are to be reminded. */
 static inline uint64_t messaging__im_tail(const messaging__im *im, uint64_t now) {
-  return now + messaging__im_ack_ms(im) + MESSAGING__TAIL_MS;
+  return now + messaging__im_ack_ms(im, false) + MESSAGING__TAIL_MS;
+}
+
+/* Where heartbeats are frequent, that waits for one, so that nobody wakes for it alone. */
+static inline uint64_t messaging__im_looks_at(const messaging__im *im) {
+  return im->heartbeat_ms > MESSAGING__ACK_MAX_MS ? im->marked_at : MESSAGING__NEVER;
 }
 
 static inline void messaging__im_publish(messaging__im *im, messaging__slice frame, uint64_t now) {
   im->port.send(im->port.self, frame);
   im->stats.batches_sent++;
-  im->heartbeat_at = now + im->heartbeat_ms;
+  im->unasked_bytes += frame.size;
+  if (!im->hasty && im->unasked_bytes > im->inbox->log.bytes_max / 4) im->heartbeat_due = true;
+  if (!im->hasty) im->heartbeat_at = now + im->heartbeat_ms;
   if (im->marked_at != MESSAGING__NEVER) return;
   im->marking = messaging__im_next(im);
   im->marked_at = messaging__im_tail(im, now);
-  im->scan_at = messaging__earlier(im->scan_at, im->marked_at);
+  im->scan_at = messaging__earlier(im->scan_at, messaging__im_looks_at(im));
 }
 
 /* ---- Supervisor: history ---- */
@@ -2926,26 +3013,28 @@ static inline void messaging__im_fence(messaging__im *im, size_t size) {
     if (!messaging__im_only_slow(im) && (!overdue || messaging__log_fits(log, size))) break;
     messaging__inbox_log_drop(im->inbox);
   }
-  if (im->fence_at == MESSAGING__NEVER) im->fence_at = im->now_ms + 2 * messaging__im_ack_ms(im);
+  if (im->fence_at == MESSAGING__NEVER) im->fence_at = im->now_ms + 2 * messaging__im_ack_ms(im, true);
   if (unread && before < log->first)
     messaging__report_gap(&im->port, &im->self, before, log->first, "the supervisor's application is slow and the history is full");
   messaging__im_tell_fenced(im);
 }
 
-/* The sender of the last messages may not know yet that they are taken, and so hold back the history: it is told, and asked, once. */
-static inline void messaging__im_tell_last(messaging__im *im) {
-  if (im->told_next == messaging__im_next(im)) return;
-  im->told_next = messaging__im_next(im);
-  messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, im->run.nonce);
-  if (!peer || peer->has >= im->told_next) return;
-  peer->answer_due = peer->status_due = true;
-  messaging__im_busy(im, peer);
+/* Who holds back a full history may only not have said what it has, or not know that the last messages, which are its own, are taken. They are
+ * asked, once for each state of the history. */
+static inline void messaging__im_ask_holders(messaging__im *im) {
+  if (im->asked_next == messaging__im_next(im)) return;
+  im->asked_next = messaging__im_next(im);
+  uint64_t end = messaging__log_chunk(&im->inbox->log, 0)->next;
+  for (size_t i = 0; i < im->peers.count; i++) {
+    messaging__peer *peer = messaging__im_peer(im, i);
+    if (peer->state == MESSAGING__ACTIVE && !peer->silent && peer->has < end) messaging__im_ask(im, peer);
+  }
 }
 
 /* Sees to room in the history for a frame, trimming what nobody needs any more. */
 static inline bool messaging__im_room(messaging__im *im, size_t size) {
   messaging__log *log = &im->inbox->log;
-  bool early = false; /* for another look at what is needed */
+  bool early = false, held = false; /* too early for another look at what is needed; that was done, in vain */
   pthread_mutex_lock(&im->inbox->lock);
   while (log->chunks.count && !messaging__log_fits(log, size)) {
     uint64_t end = messaging__log_chunk(log, 0)->next;
@@ -2955,6 +3044,7 @@ static inline bool messaging__im_room(messaging__im *im, size_t size) {
       im->needed_at = im->now_ms + im->peers.count / MESSAGING__LOOK_RATE;
       im->looked = true;
     }
+    held = im->held < end && !early;
     if (im->held < end) break;
     messaging__inbox_log_drop(im->inbox);
   }
@@ -2964,7 +3054,7 @@ static inline bool messaging__im_room(messaging__im *im, size_t size) {
   else MESSAGING__STORE(&im->inbox->wanted, true);
   pthread_mutex_unlock(&im->inbox->lock);
   if (fits) return true;
-  messaging__im_tell_last(im);
+  if (held) messaging__im_ask_holders(im);
   if (early && !im->looked) { /* somebody may need less by now */
     im->unblock_due = true;
     im->unblock_at = im->needed_at;
@@ -3071,7 +3161,8 @@ static inline void messaging__peer_reset(messaging__im *im, messaging__peer *pee
   peer->confirmed = peer->silent = peer->fenced = peer->blocked = peer->gap = peer->answer_due = peer->bye_heard = false;
   peer->term_seen = peer->bye_seen = false;
   peer->repair_count = 0;
-  peer->ack_at = peer->remind_at = MESSAGING__NEVER;
+  peer->remind_at = MESSAGING__NEVER;
+  messaging__im_settle(im, peer);
   peer->has = im->inbox->log.first;
   im->slots &= ~((uint64_t)1 << peer->slot);
   peer->slot = 0;
@@ -3251,12 +3342,6 @@ static inline void messaging__im_block(messaging__im *im, messaging__peer *peer,
   peer->waits = true;
 }
 
-/* A broadcast tells whose the messages before it are, and that peer which of its batches were taken: it need not be told again. */
-static inline void messaging__im_told(messaging__im *im, uint64_t nonce) {
-  messaging__peer *peer = im->run.nonce == nonce ? NULL : (messaging__peer *)messaging__map_get(&im->by_nonce, im->run.nonce);
-  if (peer && peer->expected == im->run.batch + 1) peer->ack_at = MESSAGING__NEVER;
-}
-
 /* Numbers, keeps and publishes a relay batch. What it is told is written where the frame lies; its payload is not looked at. */
 static inline bool messaging__im_relay(messaging__im *im, messaging__slice frame, messaging__batch *batch, unsigned slot, uint64_t now) {
   messaging__slice kept;
@@ -3266,7 +3351,7 @@ static inline bool messaging__im_relay(messaging__im *im, messaging__slice frame
   messaging__put_letters(frame.data + MESSAGING__AT_LETTERS, slot);
   messaging__put_run(frame.data, &im->run);
   if (!messaging__inbox_log(im->inbox, frame, batch, &kept)) return false;
-  messaging__im_told(im, batch->nonce);
+  if (im->run.nonce != batch->nonce) messaging__im_told(im);
   if (im->run.nonce != batch->nonce) im->run.first = batch->position;
   im->run.nonce = batch->nonce;
   im->run.batch = batch->number;
@@ -3278,7 +3363,6 @@ static inline bool messaging__im_batch(messaging__im *im, messaging__peer *peer,
   if (batch->id != peer->who.id || batch->kind != peer->who.kind) return false;
   messaging__im_has(im, peer, batch->position, now);
   messaging__im_busy(im, peer);
-  if (peer->ack_at == MESSAGING__NEVER) peer->ack_at = now + MESSAGING__ACK_MS;
   if (batch->flags & MESSAGING__UP_ANSWER) peer->status_due = true;
   if (batch->number < peer->expected) {
     im->stats.duplicates++;
@@ -3298,7 +3382,8 @@ static inline bool messaging__im_batch(messaging__im *im, messaging__peer *peer,
   }
   peer->expected++;
   peer->blocked = false;
-  if (relay && peer->slot == 0) peer->ack_at = MESSAGING__NEVER; /* it hears its own broadcast */
+  if (relay && peer->slot == 0) messaging__im_settle(im, peer); /* it hears its own broadcast */
+  else messaging__im_owe(im, peer, now);
   return true;
 }
 
@@ -3440,12 +3525,15 @@ static inline void messaging__im_receive(messaging__im *im, messaging__slice fra
   messaging__report(&im->port, MESSAGING_EBADMSG, &who, "a malformed frame was skipped");
 }
 
-/* A subscription has come to the publisher: 1, then the prefix. A listed worker that waits for its welcome can hear it now. */
+/* A subscription has come to the publisher: 1, then the prefix. A listed worker that waits for its welcome can hear it now. One that had it was
+ * cut off: what went either way meanwhile may be lost. */
 static inline void messaging__im_subscribed(messaging__im *im, const uint8_t *bytes, size_t size) {
   if (size != 1 + MESSAGING__TOPIC_SIZE || bytes[0] != 1) return;
   uint64_t nonce = messaging__load_be(bytes + 1 + 12, 8);
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_nonce, nonce);
-  if (peer && peer->state == MESSAGING__ACTIVE && !peer->confirmed) messaging__im_status(im, peer, MESSAGING__WELCOME);
+  if (!peer || peer->state != MESSAGING__ACTIVE) return;
+  if (peer->confirmed) messaging__im_ask(im, peer);
+  else messaging__im_status(im, peer, MESSAGING__WELCOME);
 }
 
 /* ---- Supervisor: time ---- */
@@ -3480,6 +3568,7 @@ static inline void messaging__im_remind(messaging__im *im, messaging__peer *peer
     peer->reminded_next = messaging__im_next(im);
     peer->remind_at = now + peer->remind_ms;
     peer->remind_ms = messaging__doubled(peer->remind_ms, im->heartbeat_ms);
+    peer->answer_due = true;
     messaging__im_status(im, peer, MESSAGING__STATUS);
   }
   im->scan_at = messaging__earlier(im->scan_at, peer->remind_at);
@@ -3492,7 +3581,7 @@ static inline void messaging__im_scan(messaging__im *im, uint64_t now) {
     im->marking = messaging__im_next(im);
     im->marked_at = im->marking > im->marked ? messaging__im_tail(im, now) : MESSAGING__NEVER;
   }
-  im->scan_at = im->marked_at;
+  im->scan_at = messaging__im_looks_at(im);
   for (size_t i = 0; i < im->peers.count; i++) {
     messaging__peer *peer = messaging__im_peer(im, i);
     messaging__im_listen(im, peer, now);
@@ -3567,13 +3656,23 @@ static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
   } while (!messaging__outbox_hold(im->outbox, MESSAGING__FLOWS));
 }
 
+/* Tells all who are owed an acknowledgement. */
+static inline void messaging__im_acknowledge(messaging__im *im) {
+  for (; im->owed.count; messaging__ring_pop(&im->owed)) {
+    messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->owed, 0);
+    peer->owed_listed = false;
+    if (!peer->owed) continue;
+    peer->status_due = true;
+    messaging__im_busy(im, peer);
+  }
+}
+
 /* One turn for a peer with something to do. True: it has more. */
-static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer, uint64_t now) {
-  if (now >= peer->ack_at) peer->status_due = true;
+static inline bool messaging__im_serve(messaging__im *im, messaging__peer *peer) {
   if (peer->who.nonce == 0) return false;
   if (peer->status_due) messaging__im_status(im, peer, MESSAGING__STATUS);
   messaging__im_repair(im, peer);
-  return peer->repair_count || peer->ack_at != MESSAGING__NEVER;
+  return peer->repair_count > 0;
 }
 
 /* Does what is due and sends what can go. */
@@ -3584,14 +3683,15 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
   im->unblock_due = im->looked = false;
   messaging__im_send_own(im, now);
   messaging__im_unblock_all(im, now);
+  if (im->heartbeat_due || now >= im->heartbeat_at) messaging__im_heartbeat(im, now);
+  if (now >= im->owed_at) messaging__im_acknowledge(im);
   for (size_t left = im->busy.count; left; left--) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
     messaging__ring_pop(&im->busy);
     peer->busy = false;
-    if (messaging__im_serve(im, peer, now)) messaging__im_busy(im, peer);
+    if (messaging__im_serve(im, peer)) messaging__im_busy(im, peer);
   }
   if (now >= im->fence_at) im->fence_at = MESSAGING__NEVER; /* whoever needs room has tried by now */
-  if (im->heartbeat_due || now >= im->heartbeat_at) messaging__im_heartbeat(im, now);
   if (now >= im->scan_at) messaging__im_scan(im, now);
 }
 
@@ -3600,11 +3700,7 @@ static inline uint64_t messaging__im_deadline(const messaging__im *im, uint64_t 
   if (!im->running) return MESSAGING__NEVER;
   uint64_t at = messaging__earlier(messaging__earlier(im->heartbeat_at, im->scan_at), im->fence_at);
   if (im->unblock_due) at = messaging__earlier(at, im->unblock_at);
-  for (size_t i = 0; i < im->busy.count; i++) {
-    const messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, i);
-    at = messaging__earlier(at, peer->repair_count ? now : peer->ack_at);
-  }
-  return at;
+  return im->busy.count ? now : messaging__earlier(at, im->owed_at);
 }
 
 /* Whether all live, listed, connected workers have everything, and nothing waits to be sent. */
@@ -3617,16 +3713,16 @@ static inline bool messaging__im_flushed(messaging__im *im) {
   return messaging__outbox_empty(im->outbox);
 }
 
-/* Somebody waits for that: ask those who lag, once for each state of the history. */
-static inline void messaging__im_hurry(messaging__im *im) {
+/* Somebody waits for that: ask those who lag, once for each state of the history, and remind them soon. */
+static inline void messaging__im_hurry(messaging__im *im, uint64_t now) {
   if (im->flushed_next == messaging__im_next(im)) return;
   im->flushed_next = messaging__im_next(im);
   for (size_t i = 0; i < im->peers.count; i++) {
     messaging__peer *peer = messaging__im_peer(im, i);
-    if (peer->state != MESSAGING__ACTIVE || peer->has >= messaging__im_next(im)) continue;
-    peer->answer_due = peer->status_due = true;
-    messaging__im_busy(im, peer);
+    if (peer->state == MESSAGING__ACTIVE && peer->has < messaging__im_next(im)) messaging__im_ask(im, peer);
   }
+  im->marked = im->marking = messaging__im_next(im);
+  im->scan_at = messaging__earlier(im->scan_at, now + MESSAGING__TAIL_MS);
 }
 
 /* Says goodbye; parted tells whether all connected workers know. */
@@ -3661,12 +3757,12 @@ static inline messaging__peer *messaging__peer_new(messaging_child child) {
   peer->who.kind = child.kind;
   peer->watch = MESSAGING__UNWATCHED;
   peer->expected = 1;
-  peer->ack_at = peer->remind_at = MESSAGING__NEVER;
+  peer->remind_at = MESSAGING__NEVER;
   peer->remind_ms = MESSAGING__TAIL_MS;
   return peer;
 }
 
-/* Takes a peer off the busy or the blocked, which keep their order. */
+/* Takes a peer off one of the lists, which keeps its order. */
 static inline void messaging__im_unlist(messaging__ring *ring, const messaging__peer *peer) {
   for (size_t left = ring->count; left; left--) {
     messaging__peer *other = *(messaging__peer **)messaging__ring_at(ring, 0);
@@ -3688,6 +3784,7 @@ static inline void messaging__im_strike(messaging__im *im, messaging__peer *peer
   messaging__map_remove(&im->by_id, messaging__id_key(peer->who.id));
   if (peer->busy) messaging__im_unlist(&im->busy, peer);
   if (peer->waits) messaging__im_unlist(&im->blocked, peer);
+  if (peer->owed_listed) messaging__im_unlist(&im->owed, peer);
   MESSAGING_FREE(peer);
 }
 
@@ -3707,7 +3804,7 @@ static inline void messaging__im_enter(messaging__im *im, messaging__peer *peer,
 /* Makes room for so many peers, so that entering them cannot fail. */
 static inline bool messaging__im_prepare(messaging__im *im, size_t count) {
   return messaging__ring_grow(&im->peers, count) && messaging__ring_grow(&im->busy, count) && messaging__ring_grow(&im->blocked, count) &&
-         messaging__map_reserve(&im->by_id, count);
+         messaging__ring_grow(&im->owed, count) && messaging__map_reserve(&im->by_id, count);
 }
 
 /* Makes the newcomers of a new list, and marks the peers that are not on it. */
@@ -3739,7 +3836,9 @@ static inline void messaging__im_renew(messaging__im *im) {
   im->term_count = 0;
   im->held = im->marked = im->marking = 1;
   im->marked_at = MESSAGING__NEVER;
-  im->flushed_next = 0;
+  im->flushed_next = im->asked_next = 0;
+  im->unasked_bytes = 0;
+  im->hasty = false;
   memset(&im->run, 0, sizeof im->run);
 }
 
@@ -3838,6 +3937,7 @@ static inline void messaging__im_free(messaging__im *im) {
   messaging__ring_free(&im->peers);
   messaging__ring_free(&im->busy);
   messaging__ring_free(&im->blocked);
+  messaging__ring_free(&im->owed);
   messaging__ring_free(&im->parked);
   messaging__map_free(&im->by_id);
   messaging__map_free(&im->by_nonce);
@@ -3894,6 +3994,7 @@ typedef struct {
   uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
+  bool in_background;       /* the background thread takes a step */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
 
   pthread_t thread;
@@ -4234,8 +4335,10 @@ static inline void messaging__look_at_out(messaging__handle *handle) {
   handle->out_woken = false;
 }
 
+/* A timer that is early is left alone, since another deadline may come before it, unless its own thread is awake anyway and sees much more time. */
 static inline void messaging__arm(messaging__handle *handle, uint64_t deadline_ms) {
-  if (deadline_ms >= handle->armed_ms) return;
+  bool later = handle->in_background && deadline_ms > handle->armed_ms && deadline_ms - handle->armed_ms > MESSAGING__ACK_MS;
+  if (deadline_ms >= handle->armed_ms && !later) return;
   struct itimerspec when;
   memset(&when, 0, sizeof when);
   when.it_value.tv_sec = (time_t)(deadline_ms / 1000u);
@@ -4434,7 +4537,9 @@ static inline void *messaging__main(void *argument) {
     MESSAGING__SWAP(&handle->work, 0u);
     for (int i = 0; i < count; i++) messaging__take_event(handle, events[i].data.u64);
     bool stop = handle->stop;
+    handle->in_background = true;
     bool more = messaging__step(handle, 0);
+    handle->in_background = false;
     pthread_mutex_unlock(&handle->core);
     messaging__dispatch(handle);
     count = 0;
@@ -5540,9 +5645,10 @@ static inline bool messaging__check_termination(const messaging__handle *handle)
 /* Whether everything this process sent has arrived where it must; asks for it to be said soon. Under core. */
 static inline bool messaging__flushed(messaging__handle *handle) {
   if (handle->is_im ? messaging__im_flushed(&handle->im) : messaging__worker_flushed(&handle->worker)) return true;
-  if (handle->is_im) messaging__im_hurry(&handle->im);
-  else messaging__worker_hurry(&handle->worker);
-  messaging__pump(handle, messaging__now_ms(), 0);
+  uint64_t now = messaging__now_ms();
+  if (handle->is_im) messaging__im_hurry(&handle->im, now);
+  else messaging__worker_hurry(&handle->worker, now);
+  messaging__pump(handle, now, 0);
   return false;
 }
 

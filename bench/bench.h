@@ -43,6 +43,7 @@ typedef struct {
   const char *setup;  /* how it was set up, for the tables */
   const char *version;
   uint32_t deliveries_max; /* in a burst, where it would take too long; 0: no limit */
+  bool beats;              /* has heartbeats */
   void (*prepare)(scene *s);                                               /* the suite's, before it forks; may be NULL */
   void (*relay)(scene *s);                                                 /* the supervisor's; posts bound and all_in, never returns */
   void *(*join)(scene *s, uint32_t worker);                                /* a worker's: its end, connected */
@@ -81,7 +82,6 @@ struct scene {
   size_t bytes;
   const peer *system;
   uint32_t workers, size, count; /* count: what a run sends */
-  uint32_t heartbeat_ms;         /* 0: the default, where there is such a thing */
   role_fn *role;
   void *role_data;               /* shared memory of the benchmark's own */
   void *system_data;             /* of the system's own, from prepare */
@@ -98,7 +98,6 @@ typedef struct {
   const peer *system;
   uint32_t workers, size;
   uint32_t deaf;       /* the first so many workers hear nothing */
-  uint32_t heartbeat_ms;
   bool one_core;
   role_fn *role;
   void *role_data;

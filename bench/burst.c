@@ -8,8 +8,8 @@
 #include "tools.h"
 
 #define PARKED_MS 5   /* until receivers wait */
-#define SETTLE_MS 60  /* acknowledgements are over by then */
-#define WARMED_MS 35  /* the first of them at least */
+#define SETTLE_MS 60  /* who is in a hurry has acknowledged by then */
+#define WARMED_MS 35  /* all sleep again */
 #define DELIVERIES 200000u
 #define COUNT_MIN 12000u
 #define COUNT_MAX 40000u

@@ -8,10 +8,10 @@
 
 #define SIZE 64u
 #define RECEIVERS 4u
-#define MESSAGES 4u        /* the first warms up */
-#define DELIVERED_MS 10    /* until whoever was woken for the delivery sleeps again; acknowledgements come at 25 ms or later */
-#define AFTERWARDS_MS 200
-#define HEARTBEAT_MS 20000 /* longer than a run */
+#define MESSAGES 3u        /* the first warms up */
+#define DELIVERED_MS 10    /* until whoever was woken for the delivery sleeps again; acknowledgements come later */
+#define BEATING_MS 2000    /* two heartbeats, with which acknowledgements go: what the same time costs without a message is not counted */
+#define AFTERWARDS_MS 200  /* for who has no heartbeats */
 
 typedef struct {
   sem_t delivered;
@@ -51,6 +51,12 @@ static double sum_of(const scene_threads *t) {
   return sum;
 }
 
+static void count_pause(scene *s, scene_threads *out) {
+  scene_threads_add(s, out, -1);
+  pause_ms(s->system->beats ? BEATING_MS : AFTERWARDS_MS);
+  scene_threads_add(s, out, 1);
+}
+
 static bool run_message(scene *s, bell *b, uint32_t seq, scene_threads *before, scene_threads *after) {
   int64_t deadline_ns = now_ns() + RECEIVE_TIMEOUT_MS * NS_PER_MS;
   scene_threads_add(s, before, -1);
@@ -60,37 +66,38 @@ static bool run_message(scene *s, bell *b, uint32_t seq, scene_threads *before, 
     if (!take_until(&b->delivered, deadline_ns)) return false;
   pause_ms(DELIVERED_MS);
   scene_threads_add(s, before, 1);
-  scene_threads_add(s, after, -1);
-  pause_ms(AFTERWARDS_MS);
-  scene_threads_add(s, after, 1);
+  count_pause(s, after);
   return true;
 }
 
-static void note_message(counts *c, const scene_threads *before, const scene_threads *after) {
+static void note_message(counts *c, const scene_threads *before, const scene_threads *after, const scene_threads *quiet) {
   series_add(&c->before, sum_of(before));
-  series_add(&c->after, sum_of(after));
+  series_add(&c->after, sum_of(after) - sum_of(quiet));
   for (int r = 0; r < ROLES; r++)
     for (int k = 0; k < THREADS; k++) {
       double share = r == OF_RECEIVERS ? RECEIVERS : 1;
       series_add(&c->before_of[r][k], before->sleeps[r][k] / share);
-      series_add(&c->after_of[r][k], after->sleeps[r][k] / share);
+      series_add(&c->after_of[r][k], (after->sleeps[r][k] - quiet->sleeps[r][k]) / share);
     }
 }
 
 static void run_system(const peer *system, uint32_t round, counts *c, FILE *csv) {
   bell *b = shared_make(sizeof *b);
   sem_init(&b->delivered, 1, 0);
-  scene_plan plan = {system, RECEIVERS + 1, SIZE, .deaf = 1, .heartbeat_ms = HEARTBEAT_MS, .role = take_part, .role_data = b};
+  scene_plan plan = {system, RECEIVERS + 1, SIZE, .deaf = 1, .role = take_part, .role_data = b};
   scene *s = scene_begin(&plan);
   for (uint32_t w = 1; s && w <= RECEIVERS; w++) scene_go(s, w);
-  pause_ms(AFTERWARDS_MS);
+  scene_threads quiet = {0};
+  if (s) pause_ms(AFTERWARDS_MS);
   for (uint32_t i = 1; s && i <= MESSAGES; i++) {
     scene_threads before = {0}, after = {0};
     bool valid = run_message(s, b, i, &before, &after);
+    if (i == 1) count_pause(s, &quiet);
     c->invalid += !valid;
     if (i == 1 || !valid) continue;
-    note_message(c, &before, &after);
-    if (csv) fprintf(csv, "%s,%u,%u,%u,%.0f,%.0f\n", system->name, RECEIVERS, round + 1, i, sum_of(&before), sum_of(&after));
+    note_message(c, &before, &after, &quiet);
+    if (csv)
+      fprintf(csv, "%s,%u,%u,%u,%.0f,%.0f,%.0f\n", system->name, RECEIVERS, round + 1, i, sum_of(&before), sum_of(&after), sum_of(&quiet));
   }
   if (s) scene_end(s);
   shared_release(b, sizeof *b);
@@ -110,7 +117,7 @@ static void print_threads(const counts *c, const peer *system) {
   for (int r = 0; r < ROLES; r++)
     for (int k = 0; k < THREADS; k++) {
       double before = mean(&c->before_of[r][k]), after = mean(&c->after_of[r][k]);
-      if (before + after > 0) printf(" %s %s %.1f + %.1f;", roles[r], threads[k], before, after);
+      if (before > 0 || after > 0) printf(" %s %s %.1f + %.1f;", roles[r], threads[k], before, after);
     }
   putchar('\n');
 }
@@ -134,7 +141,7 @@ static void judge(const counts *ours, const counts *base) {
 void bench_idle(const suite *u) {
   counts *c = checked_calloc(16, sizeof *c);
   size_t ours = 16, base = 16;
-  FILE *csv = csv_open(u->options, "idle", "system,receivers,round,message,sleeps_before_delivery,sleeps_afterwards");
+  FILE *csv = csv_open(u->options, "idle", "system,receivers,round,message,sleeps_before_delivery,sleeps_afterwards,sleeps_without");
   printf("\nIdle: one message to %u workers while all sleep: how often a thread went back to sleep, in all %u processes; medians\n\n", RECEIVERS,
          RECEIVERS + 2);
   for (uint32_t round = 0; round < u->options->rounds; round++)
@@ -143,7 +150,7 @@ void bench_idle(const suite *u) {
       if (u->options->full || quick) run_system(u->peers[i], round, &c[i], csv);
     }
   csv_close(csv);
-  printf("%-14s %16s %24s\n", "system", "until delivered", "in 200 ms afterwards");
+  printf("%-14s %16s %24s\n", "system", "until delivered", "afterwards");
   for (size_t i = 0; i < u->peer_count; i++) {
     print_system(&c[i], u->peers[i]);
     if (u->peers[i] == &peer_messaging) ours = i;

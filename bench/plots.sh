@@ -69,9 +69,9 @@ table_stages() {
 }
 
 table_idle() {
-  echo '| one message to 4 workers, all asleep: sleeps of all threads | until delivered | in 200 ms afterwards |'
+  echo '| one message to 4 workers, all asleep: sleeps of all threads | until delivered | afterwards, beyond heartbeats |'
   echo '|---|---|---|'
-  awk -F, '/^#/ || $1 == "system" { next } { if (!($1 in n)) order[++s] = $1; n[$1]++; b[$1] += $5; a[$1] += $6 }
+  awk -F, '/^#/ || $1 == "system" { next } { if (!($1 in n)) order[++s] = $1; n[$1]++; b[$1] += $5; a[$1] += $6 - $7 }
     END { for (i = 1; i <= s; i++) printf "| %s | %.1f | %.1f |\n", order[i], b[order[i]] / n[order[i]], a[order[i]] / n[order[i]] }' "$in/idle.csv"
 }
 

@@ -73,7 +73,6 @@ static scene *scene_make(const scene_plan *plan) {
   s->system = plan->system;
   s->workers = plan->workers;
   s->size = plan->size;
-  s->heartbeat_ms = plan->heartbeat_ms;
   s->role = plan->role;
   s->role_data = plan->role_data;
   s->stamps = plan->stamps;

@@ -1045,7 +1045,7 @@ static void quit(node *n) {
 static void leave_on(node *n) {
   bool flushed = messaging__worker_flushed(&n->core), late = w.now >= n->leave_by;
   if (n->leaving == 1 && !flushed && !late) {
-    messaging__worker_hurry(&n->core);
+    messaging__worker_hurry(&n->core, clock_of(n));
     pump(n);
     return;
   }
@@ -1112,7 +1112,7 @@ static void worker_app(node *n) {
   if (below(10000) < (on(BIT_SLOW_APPS) ? 300u : 4000u)) app_receive(n, between(1, 50));
   if (happens(BIT_TERM)) ask_termination(n);
   if (happens(BIT_HURRY)) {
-    messaging__worker_hurry(&n->core);
+    messaging__worker_hurry(&n->core, clock_of(n));
     pump(n);
   }
   if (!n->leaving && !n->claimant && happens(BIT_LEAVE)) start_leaving(n);
@@ -1288,7 +1288,7 @@ static void supervisor_app(void) {
   if (below(10000) < (on(BIT_SLOW_APPS) ? 300u : 4000u)) app_receive(n, between(1, 50));
   if (happens(BIT_TERM)) ask_termination(n);
   if (happens(BIT_HURRY)) {
-    messaging__im_hurry(&w.im);
+    messaging__im_hurry(&w.im, clock_of(n));
     pump(n);
   }
 }

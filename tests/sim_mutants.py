@@ -41,7 +41,7 @@ MUTANTS = [
     ("originator-terminated", "terminate", "    if (news->terms[i].nonce == worker->self.nonce) {", "    if (false) {"),
     ("term-one-not-repeated", "complete", "(messaging__im_terminates(im, peer) && !peer->term_seen) || ", ""),
     ("tail-unknown", "complete", "  worker->known = messaging__later(worker->known, news->next);\n", ""),
-    ("probe-missing", "complete", "      if (worker->probe_at == MESSAGING__NEVER) worker->probe_at = now + worker->probe_ms;\n", ""),
+    ("probe-missing", "complete", "      worker->probe_at = messaging__earlier(worker->probe_at, messaging__worker_probes(worker, answer, now));\n", ""),
     ("window-stays-closed", "complete", "  if (!room) return;\n  peer->blocked = false;", "  if (!room || peer->blocked) return;\n  peer->blocked = false;"),
     ("former-unconfirmed", "complete", "bool over = peer->confirmed || !messaging__peer_live(peer);", "bool over = true;"),
     ("heir-struck", "complete", "  if (heir && im->port.died(im->port.self, peer->watch)) messaging__im_dead(im, peer);\n", "  (void)heir;\n"),
@@ -51,8 +51,8 @@ MUTANTS = [
     ("repair-all-behind", "cost", "           batch.position < range->next) {", "           batch.position < im->inbox->log.next) {"),
     ("repair-from-start", "cost", "  memcpy(peer->repairs, ranges, count * sizeof ranges[0]);\n",
      "  memcpy(peer->repairs, ranges, count * sizeof ranges[0]);\n  peer->repairs[0].first = im->inbox->log.first;\n"),
-    ("acknowledgement-spins", "hang", "  peer->status_due = peer->answer_due = peer->gap = false;\n  peer->ack_at = MESSAGING__NEVER;",
-     "  peer->status_due = peer->answer_due = peer->gap = false;"),
+    ("acknowledgement-spins", "hang", "  peer->status_due = peer->answer_due = peer->gap = false;\n  messaging__im_settle(im, peer);\n",
+     "  peer->status_due = peer->answer_due = peer->gap = false;\n"),
 ]
 
 

@@ -11,6 +11,7 @@
 #include "../messaging.h"
 
 enum { WORKERS_MAX = 4, REPORTS_MAX = 64, CAPTURED_MAX = 64, TYPES = 10 };
+enum { LEISURE_MS = MESSAGING__ACK_MAX_MS }; /* the longest that an acknowledgement waits for which nobody does */
 
 typedef struct {
   messaging_status status;
@@ -257,14 +258,18 @@ static void run(net *l, size_t count) {
 }
 
 /* A supervisor and so many workers, joined. */
-static net *joined(size_t count) {
-  net *l = new_net();
+static void join(net *l, size_t count) {
   open_im(l);
   run(l, count);
   for (size_t i = 1; i <= count; i++) open_worker(l, i);
   settle(l);
   for (size_t i = 1; i <= count; i++) assert_int_equal(l->ends[i].core.state, MESSAGING__JOINED);
   assert_int_equal(l->im.joined, count);
+}
+
+static net *joined(size_t count) {
+  net *l = new_net();
+  join(l, count);
   return l;
 }
 
@@ -299,6 +304,13 @@ static void tell_unheard(net *l, end *sender, uint32_t value, end *deaf) {
   tell(sender, value);
   settle(l);
   deaf->deaf = false;
+}
+
+/* The supervisor sees a worker's subscription to what is for it alone. */
+static void subscribe(net *l, const end *e) {
+  uint8_t bytes[1 + MESSAGING__TOPIC_SIZE] = {1};
+  messaging__topic_of(bytes + 1, &e->who);
+  messaging__im_subscribed(&l->im, bytes, sizeof bytes);
 }
 
 /* Takes one message; 0 when there is none. A batch of several is taken apart by the caller's next calls. */
@@ -380,7 +392,6 @@ static void test_join_with_loss(void **state) {
 static void test_join_by_subscription(void **state) {
   (void)state;
   net *l = new_net();
-  uint8_t bytes[1 + MESSAGING__TOPIC_SIZE] = {1};
   open_im(l);
   run(l, 1);
   end *e = open_worker(l, 1);
@@ -388,8 +399,7 @@ static void test_join_by_subscription(void **state) {
   settle(l);
   assert_int_equal(e->core.state, MESSAGING__ANNOUNCING);
   e->deaf = false;
-  messaging__topic_of(bytes + 1, &e->who);
-  messaging__im_subscribed(&l->im, bytes, sizeof bytes);
+  subscribe(l, e);
   settle(l);
   assert_int_equal(e->core.state, MESSAGING__JOINED);
   assert_int_equal(l->sent_up[MESSAGING__HELLO], 1);
@@ -416,24 +426,72 @@ static void test_late_join(void **state) {
 
 /* ---- order, acknowledgement, repair ---- */
 
-/* Nobody hears himself. When nothing is published behind it, a status tells that a batch was taken, soon. */
-static void test_own_told_by_status(void **state) {
+/* Nobody hears himself. When nothing is published behind it, the next heartbeat tells that a batch was taken; a worker in a burst asks, and is told
+ * by a status. */
+static void test_own_told_by_heartbeat(void **state) {
   (void)state;
   net *l = joined(1);
   end *e = &l->ends[1];
-  size_t statuses = l->sent_down[MESSAGING__STATUS];
+  size_t statuses = l->sent_down[MESSAGING__STATUS], beats = l->sent_down[MESSAGING__HEARTBEAT];
   for (uint32_t i = 1; i <= 3; i++) tell(e, i), settle(l);
   assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 1); /* with two on the wire it asked */
-  pass(l, MESSAGING__ACK_MS + 1);
-  assert_true(messaging__worker_flushed(&e->core));
-  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 2);
-  tell(e, 4);
-  pass(l, MESSAGING__ACK_MS + 1);
-  assert_true(messaging__worker_flushed(&e->core));
-  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 3);
+  assert_false(messaging__worker_flushed(&e->core));
+  for (uint32_t i = 4; i <= 5; i++) {
+    pass(l, LEISURE_MS + 1);
+    assert_true(messaging__worker_flushed(&e->core));
+    tell(e, i);
+  }
+  pass(l, LEISURE_MS + 1);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 1);
+  assert_int_equal(l->sent_down[MESSAGING__HEARTBEAT], beats + 3);
   CHECK_NONE(e);
-  assert_int_equal(e->core.next, 5);
+  assert_int_equal(e->core.next, 6);
   assert_int_equal(e->core.stats.duplicates, 0);
+  assert_int_equal(e->core.probe, 0);
+  free_net(l);
+}
+
+/* Where heartbeats are far between, a status tells, to all who wait for it at once. */
+static void test_own_told_by_status(void **state) {
+  (void)state;
+  net *l = new_net();
+  l->options.heartbeat_ms = 60000;
+  l->options.silence_ms = 180000;
+  join(l, 2);
+  size_t statuses = l->sent_down[MESSAGING__STATUS], beats = l->sent_down[MESSAGING__HEARTBEAT];
+  assert_int_equal(put(&l->ends[2], MESSAGING__OUTPUT, 1, 5), MESSAGING_OK);
+  settle(l);
+  pass(l, LEISURE_MS / 2);
+  tell(&l->ends[1], 2);
+  settle(l);
+  assert_false(messaging__worker_flushed(&l->ends[1].core) || messaging__worker_flushed(&l->ends[2].core));
+  pass(l, LEISURE_MS / 2);
+  assert_true(messaging__worker_flushed(&l->ends[1].core) && messaging__worker_flushed(&l->ends[2].core));
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 2);
+  assert_int_equal(l->sent_down[MESSAGING__HEARTBEAT], beats);
+  free_net(l);
+}
+
+/* One now and then asks for no answer, until one more would have to wait for it. */
+static void test_own_now_and_then(void **state) {
+  (void)state;
+  net *l = joined(1);
+  size_t statuses = l->sent_down[MESSAGING__STATUS];
+  for (uint32_t i = 1; i <= 9; i++) {
+    tell(&l->ends[1], i);
+    settle(l);
+    assert_int_equal(messaging__im_next(&l->im), i + 1);
+    assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + i / 3);
+    pass(l, 2 * MESSAGING__ACK_MS);
+  }
+  messaging__worker *core = &l->ends[1].core;
+  for (uint32_t i = 10; i <= 11; i++) tell(&l->ends[1], i), pass(l, 2 * MESSAGING__ACK_MS);
+  assert_int_equal(core->flights.count, 2);
+  messaging__worker_acknowledged(core, 11, l->now); /* the other one need not be asked about before its time */
+  pass(l, 2 * MESSAGING__PROBE_MS);
+  assert_true(core->flights.count == 1 && core->probe == 0);
+  pass(l, LEISURE_MS);
+  assert_true(messaging__worker_flushed(core) && core->probe == 0);
   free_net(l);
 }
 
@@ -452,23 +510,10 @@ static void test_own_told_by_another(void **state) {
   assert_int_equal(e->core.next, 3);
   CHECK_TAKE(e, 2);
   CHECK_TAKE(&l->ends[2], 1);
-  pass(l, MESSAGING__ACK_MS + 1);
-  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + 1); /* to the other one */
+  pass(l, LEISURE_MS + 1);
+  assert_true(messaging__worker_flushed(&l->ends[2].core));
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses);
   assert_int_equal(l->ends[2].core.next, 3);
-  free_net(l);
-}
-
-static void test_own_told_by_heartbeat(void **state) {
-  (void)state;
-  net *l = joined(1);
-  end *e = &l->ends[1];
-  l->lose_down[MESSAGING__STATUS] = 1;
-  tell(e, 1);
-  settle(l);
-  messaging__im_heartbeat(&l->im, l->now);
-  settle(l);
-  assert_true(messaging__worker_flushed(&e->core));
-  assert_int_equal(e->core.next, 2);
   free_net(l);
 }
 
@@ -655,13 +700,13 @@ static void test_own_heard(void **state) {
     assert_int_equal(e->core.next, i + 1);
     assert_int_equal(e->core.flights.count, 0);
   }
-  pass(l, MESSAGING__ACK_MS + 1);
+  pass(l, LEISURE_MS + 1);
   assert_true(l->sent_down[MESSAGING__STATUS] <= statuses + 1); /* the second asked for an answer if the first was still out */
   CHECK_NONE(e);
   assert_int_equal(e->core.stats.duplicates, 0);
   tell_unheard(l, e, 3, e); /* an echo is lost as any other frame: then it asks */
   assert_false(messaging__worker_flushed(&e->core));
-  pass(l, MESSAGING__PROBE_MS + 1);
+  pass(l, LEISURE_MS + MESSAGING__PROBE_MS + 1);
   assert_true(messaging__worker_flushed(&e->core));
   assert_int_equal(e->core.next, 4);
   CHECK_TAKE(&l->ends[0], 1, 2, 3);
@@ -714,7 +759,7 @@ static void test_slot_changes(void **state) {
   free_net(l);
 }
 
-/* The batch that would have told it is lost: within an acknowledgement's time nothing else is said, so it asks. */
+/* The batch that would have told it is lost: nothing else is said in the time that an acknowledgement takes, so it asks. */
 static void test_own_told_and_lost(void **state) {
   (void)state;
   net *l = joined(2);
@@ -723,7 +768,7 @@ static void test_own_told_and_lost(void **state) {
   settle(l);
   tell_unheard(l, &l->ends[2], 2, e);
   assert_false(messaging__worker_flushed(&e->core));
-  pass(l, MESSAGING__PROBE_MS + 1);
+  pass(l, LEISURE_MS + MESSAGING__PROBE_MS + 1);
   assert_true(messaging__worker_flushed(&e->core));
   pass(l, MESSAGING__PROBE_MAX_MS);
   CHECK_TAKE(e, 2);
@@ -785,7 +830,7 @@ static void test_tail(void **state) {
   net *l = joined(2);
   tell_unheard(l, &l->ends[1], 1, &l->ends[2]);
   CHECK_NONE(&l->ends[2]);
-  pass(l, 150);
+  pass(l, LEISURE_MS + 1);
   CHECK_TAKE(&l->ends[2], 1);
   pass(l, 2000);
   memset(l->sent_up, 0, sizeof l->sent_up);
@@ -795,6 +840,76 @@ static void test_tail(void **state) {
     assert_true(l->sent_up[type] <= (type == MESSAGING__REPORT ? 22u : 0u));
     assert_true(l->sent_down[type] <= (type == MESSAGING__HEARTBEAT ? 11u : 0u));
   }
+  free_net(l);
+}
+
+/* A message at rest costs no frames but its own: acknowledgements go along with heartbeats, of which there are no more than without it. */
+static void test_acknowledged_by_heartbeats(void **state) {
+  (void)state;
+  enum { HEARTBEATS = 10 };
+  net *l = joined(3);
+  size_t up[2], down[2];
+  for (int sends = 0; sends < 2; sends++) {
+    memset(l->sent_up, 0, sizeof l->sent_up);
+    memset(l->sent_down, 0, sizeof l->sent_down);
+    for (uint32_t i = 0; i < HEARTBEATS; i++) {
+      if (sends) tell(&l->ends[1], i);
+      pass(l, l->options.heartbeat_ms);
+    }
+    up[sends] = l->sent_up[MESSAGING__REPORT];
+    down[sends] = l->sent_down[MESSAGING__HEARTBEAT] + l->sent_down[MESSAGING__STATUS];
+  }
+  assert_in_range(up[0], 3 * HEARTBEATS, 3 * HEARTBEATS + 6);
+  assert_in_range(up[1], 2 * HEARTBEATS, up[0] + 1); /* the sender's own batches are heartbeats, too */
+  assert_true(down[0] >= HEARTBEATS && down[1] <= down[0] + 1);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], 0);
+  pass(l, l->options.heartbeat_ms + LEISURE_MS);
+  assert_true(messaging__worker_flushed(&l->ends[1].core) && messaging__im_flushed(&l->im));
+  free_net(l);
+}
+
+/* Who waits for acknowledgements asks for them, and again soon where the question or its answer is lost. */
+static void test_flush_asks(void **state) {
+  (void)state;
+  for (int lost = 0; lost < 3; lost++) {
+    net *l = joined(3);
+    tell(&l->ends[1], 1);
+    settle(l);
+    if (lost == 1) l->lose_down[MESSAGING__STATUS] = 2;
+    if (lost == 2) l->lose_up[MESSAGING__REPORT] = 2;
+    assert_false(messaging__im_flushed(&l->im));
+    messaging__im_hurry(&l->im, l->now);
+    pass(l, lost ? MESSAGING__TAIL_MS + 1 : 0);
+    assert_true(messaging__im_flushed(&l->im));
+    free_net(l);
+    l = joined(1);
+    tell(&l->ends[1], 1);
+    settle(l);
+    if (lost == 1) l->lose_down[MESSAGING__STATUS] = 1;
+    if (lost == 2) l->lose_up[MESSAGING__REPORT] = 1;
+    messaging__worker_hurry(&l->ends[1].core, l->now);
+    pass(l, lost ? MESSAGING__PROBE_MS + 1 : 0);
+    assert_true(messaging__worker_flushed(&l->ends[1].core));
+    free_net(l);
+  }
+}
+
+/* A worker that subscribes again was cut off: what it missed, and what was lost of what it sent, goes again at once. */
+static void test_cut_off(void **state) {
+  (void)state;
+  net *l = joined(2);
+  end *e = &l->ends[1];
+  e->mute = true;
+  tell(e, 1);
+  tell_unheard(l, &l->ends[2], 2, e);
+  e->mute = false;
+  CHECK_NONE(e);
+  subscribe(l, e);
+  settle(l);
+  CHECK_TAKE(e, 2);
+  CHECK_TAKE(&l->ends[2], 1);
+  assert_int_equal(e->core.stats.batches_repeated, 1);
+  assert_int_equal(e->core.next, messaging__im_next(&l->im));
   free_net(l);
 }
 
@@ -927,6 +1042,7 @@ static void test_window(void **state) {
     pass(l, 100);
   }
   assert_int_equal(got, sent);
+  pass(l, LEISURE_MS + 1);
   assert_true(e->core.window > 0 && messaging__worker_flushed(&e->core));
   free_net(l);
 }
@@ -962,6 +1078,35 @@ static net *small_history(bool fence) {
   for (size_t i = 1; i <= 2; i++) open_worker(l, i);
   settle(l);
   return l;
+}
+
+/* Nobody has said of late what it has. When a quarter of the history is new, all are asked to say it soon; those who hold back a full one, to say it
+ * at once. So nobody waits long for room. */
+static void test_history_in_haste(void **state) {
+  (void)state;
+  net *l = new_net();
+  l->options.history_bytes_max = 8192;
+  join(l, 3);
+  size_t beats = l->sent_down[MESSAGING__HEARTBEAT], reports = l->sent_up[MESSAGING__REPORT];
+  uint32_t i = 0;
+  for (; l->sent_down[MESSAGING__HEARTBEAT] == beats; i++) {
+    assert_true(i < 10);
+    assert_int_equal(l->sent_up[MESSAGING__REPORT], reports);
+    assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    settle(l);
+  }
+  assert_in_range(l->im.inbox->log.bytes, 8192 / 4, 8192 / 2);
+  pass(l, MESSAGING__ACK_MS + 1);
+  assert_true(messaging__im_flushed(&l->im)); /* all have said so */
+  assert_int_equal(l->sent_up[MESSAGING__REPORT], reports + 3);
+  for (size_t w = 1; w <= 3; w++) assert_int_equal(take(&l->ends[w]).count, i);
+  for (; i < 100; i++) { /* in no time */
+    assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+    settle(l);
+    for (size_t w = 1; w <= 3; w++) assert_int_equal(take(&l->ends[w]).count, 1);
+  }
+  assert_int_equal(messaging__im_next(&l->im), 101);
+  free_net(l);
 }
 
 /* One that is listed and has not joined holds the history; it is full, nothing more is taken, nothing is lost, and all goes on once it is gone. */
@@ -1189,7 +1334,7 @@ static void test_update_with_survivors(void **state) {
   assert_int_equal(l->ends[1].inbox.cause, MESSAGING_ENOTRUNNING);
   assert_true(l->ends[1].inbox.terminated && !l->ends[2].inbox.terminated);
   tell(&l->ends[2], 2);
-  pass(l, 100);
+  pass(l, LEISURE_MS + 1);
   CHECK_TAKE(newcomer, 1, 2);
   CHECK_TAKE(&l->ends[2], 1);
   CHECK_TAKE(&l->ends[0], 1, 2);
@@ -1233,7 +1378,7 @@ static void test_update_without_survivors(void **state) {
     assert_int_equal(l->ends[1].core.state, MESSAGING__OVER);
     assert_true(e->core.era.generation == 2 && e->core.next == 1 && !e->inbox.terminated);
     tell(e, 3);
-    pass(l, 100);
+    pass(l, LEISURE_MS + 1);
     if (purge) CHECK_TAKE(&l->ends[0], 3);
     else CHECK_TAKE(&l->ends[0], 1, 3);
     assert_int_equal(e->core.next, 2);
@@ -1337,7 +1482,7 @@ static void test_claimed_nonce(void **state) {
   pass(l, 2000);
   assert_int_equal(thief->core.state, MESSAGING__ANNOUNCING);
   tell(&l->ends[1], 5);
-  pass(l, 100);
+  pass(l, LEISURE_MS + 1);
   CHECK_TAKE(&l->ends[2], 5);
   assert_true(messaging__worker_flushed(&l->ends[1].core));
   free_net(l);
@@ -1651,7 +1796,7 @@ static void test_useless_connections(void **state) {
   assert_false(core->renew);
   l->ends[1].mute = true;
   tell(&l->ends[1], 1);
-  pass(l, 4000);
+  pass(l, LEISURE_MS + 4000);
   assert_false(core->renew);
   pass(l, 2000);
   assert_true(core->renew); /* heartbeats come, and no answer */
@@ -1883,6 +2028,7 @@ int main(void) {
       cmocka_unit_test(test_join_by_subscription),
       cmocka_unit_test(test_late_join),
       cmocka_unit_test(test_own_told_by_status),
+      cmocka_unit_test(test_own_now_and_then),
       cmocka_unit_test(test_own_told_by_another),
       cmocka_unit_test(test_own_told_by_heartbeat),
       cmocka_unit_test(test_own_heard),
@@ -1898,12 +2044,16 @@ int main(void) {
       cmocka_unit_test(test_gap_and_repair),
       cmocka_unit_test(test_repair_with_loss),
       cmocka_unit_test(test_tail),
+      cmocka_unit_test(test_acknowledged_by_heartbeats),
+      cmocka_unit_test(test_flush_asks),
+      cmocka_unit_test(test_cut_off),
       cmocka_unit_test(test_ranges_within_a_batch),
       cmocka_unit_test(test_lost_upwards),
       cmocka_unit_test(test_sent_again_once_in_a_round_trip),
       cmocka_unit_test(test_opening_is_lost),
       cmocka_unit_test(test_window),
       cmocka_unit_test(test_full_inbox),
+      cmocka_unit_test(test_history_in_haste),
       cmocka_unit_test(test_full_history_refuses),
       cmocka_unit_test(test_full_history_fences),
       cmocka_unit_test(test_full_history_fences_the_supervisor),

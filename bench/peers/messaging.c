@@ -32,7 +32,7 @@ static void make_keys(scene *s) {
 }
 
 static messaging_options options_for(scene *s, messaging_trace_fn *stamp) {
-  messaging_options options = {.heartbeat_ms = s->heartbeat_ms, .trace = s->stamps ? stamp : NULL, .trace_user = s};
+  messaging_options options = {.trace = s->stamps ? stamp : NULL, .trace_user = s};
   bool curve = s->system == &peer_messaging_curve, tcp = curve || s->system == &peer_messaging_tcp;
   if (tcp) options.bind = "tcp://127.0.0.1:*";
   options.plaintext_ok = tcp && !curve;
@@ -107,7 +107,7 @@ static uint32_t recv_notes(void *end, note_fn *tell, void *user, int timeout_ms)
   return count;
 }
 
-#define COMMON .version = MESSAGING_VERSION_STRING, .relay = relay, .join = join, .send = put, .recv = recv_notes
+#define COMMON .version = MESSAGING_VERSION_STRING, .beats = true, .relay = relay, .join = join, .send = put, .recv = recv_notes
 
 const peer peer_messaging = {
     .name = "messaging",

@@ -646,7 +646,7 @@ static void sup_op_look(void) {
   messaging_status status = fuzzed_worker_stats(fuzz_ctx(&sup.end), id, &worker);
   fuzz_check(status == (sup_peer(id) ? MESSAGING_OK : MESSAGING_EKIND), "worker_stats says %s", messaging_strerror(status));
   if (messaging__im_flushed(sup.im)) fuzz_check(messaging__outbox_empty(&sup.end.handle->outbox), "flushed with messages left");
-  else messaging__im_hurry(sup.im);
+  else messaging__im_hurry(sup.im, fuzz_now());
   messaging__im_parted(sup.im);
 }
 

@@ -537,7 +537,7 @@ static void wrk_op_look(void) {
   fuzz_check(fuzzed_stats(fuzz_ctx(&wrk.end), &stats) == MESSAGING_OK, "stats fail");
   fuzz_check(stats.outbox_bytes <= stats.outbox_bytes_max + wrk.options.message_bytes_max + MESSAGING__AT_PAYLOAD, "stats are false");
   if (messaging__worker_flushed(wrk.core)) fuzz_check(wrk.astray || wrk.taken == wrk.core->number - 1, "flushed with batches left");
-  else messaging__worker_hurry(wrk.core);
+  else messaging__worker_hurry(wrk.core, fuzz_now());
 }
 
 /* The number of the log's entry from which on history is kept. */

@@ -20,7 +20,7 @@ WORKER, WORKER_NONCE, KIND = -7, 0x2222222222222222, 5
 SUPERVISOR, SUPERVISOR_NONCE = 1234, 0x1111111111111111
 TOPIC = b"W" + struct.pack(">qQ", WORKER, WORKER_NONCE)
 HEAD = struct.Struct(">BB7sBBBB16sBIBBqBIBQBQBQBQBQBQBIBBI")  # a batch frame up to its payload
-WINDOW = 1 << 20
+WINDOW, ACK_MS = 2 << 20, 1000
 ASKED = [[SUPERVISOR, 0, SUPERVISOR_NONCE]]
 
 
@@ -40,21 +40,21 @@ def down(type_of_frame, body, topic=TOPIC):
 OWN = batch(RELAY, SUPERVISOR, 0, SUPERVISOR_NONCE, 1, 1, [7])
 MEANING = {
     "hello": ["U", VERSION, HELLO, bytes(16), 0, [WORKER, KIND, WORKER_NONCE, 16 << 20]],
-    "welcome": down(WELCOME, [1, 1, WINDOW, 0, 1, 1, 0, 0, 0, 25, 0, []]),
+    "welcome": down(WELCOME, [1, 1, WINDOW, 0, 1, 1, 0, 0, 0, ACK_MS, 0, []]),
     "report": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, 0, 0, []]),
     "relay_up": batch(RELAY, WORKER, KIND, WORKER_NONCE, 1, 1, [42, 1000]),
     "relay_down": batch(RELAY, WORKER, KIND, WORKER_NONCE, 1, 2, [42, 1000], "000001", (SUPERVISOR_NONCE, 1, 1)),
     "relay_own": OWN,
     "output": batch(OUTPUT, WORKER, KIND, WORKER_NONCE, 2, 4, [[0, -2, b"hello"]]),
-    "status": down(STATUS, [1, 3, WINDOW, 0, 4, 1, WORKER_NONCE, 2, 1, 25, 0, []]),
-    "heartbeat": down(HEARTBEAT, [2, 1, SUPERVISOR_NONCE, 1, 1, 25, 0, []], "B"),
+    "status": down(STATUS, [1, 3, WINDOW, 0, 4, 1, WORKER_NONCE, 2, 1, ACK_MS, 0, []]),
+    "heartbeat": down(HEARTBEAT, [2, 1, SUPERVISOR_NONCE, 1, 1, ACK_MS, 0, []], "B"),
     "report_ask": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, 0, 65536, [[1, 1]]]),
     "repair": down(REPAIR, [1, 1, OWN]),
-    "heartbeat_term": down(HEARTBEAT, [1, 1, 0, 0, 0, 25, 0, ASKED], "B"),
+    "heartbeat_term": down(HEARTBEAT, [1, 1, 0, 0, 0, ACK_MS, 0, ASKED], "B"),
     "report_term": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, UP_ANSWER | UP_TERM, 0, []]),
     "report_bye": up(REPORT, [WORKER, WORKER_NONCE, 1, 0, UP_TERM_SEEN | UP_BYE, 0, []]),
-    "status_bye": down(STATUS, [0, 1, WINDOW, 0, 1, 1, 0, 0, 0, 25, DOWN_BYE_SEEN, ASKED]),
-    "heartbeat_bye": down(HEARTBEAT, [1, 1, 0, 0, 0, 25, DOWN_BYE, []], "B"),
+    "status_bye": down(STATUS, [0, 1, WINDOW, 0, 1, 1, 0, 0, 0, ACK_MS, DOWN_BYE_SEEN, ASKED]),
+    "heartbeat_bye": down(HEARTBEAT, [1, 1, 0, 0, 0, ACK_MS, DOWN_BYE, []], "B"),
     "refuse": down(REFUSE, [15]),
 }
 
