@@ -253,7 +253,7 @@ typedef struct {
   size_t inbox_bytes, inbox_bytes_max;     /* delivered here, not yet received by the application; and the limit */
   size_t history_bytes, history_bytes_max; /* supervisor: relay messages kept; and the limit */
   uint64_t history_first;     /* supervisor: the lowest number that the history still holds */
-  uint64_t acknowledged;      /* supervisor: its application and all live listed workers have all below; worker: batches accepted */
+  uint64_t acknowledged;      /* supervisor: its application and all live listed workers have all below; worker: batches accepted; as far as is known (see lag) */
   uint32_t workers_listed;    /* supervisor: live workers on the list, and how many of them are connected */
   uint32_t workers_joined;
 } messaging_stats;
@@ -266,7 +266,7 @@ typedef struct {
   bool silent;          /* not watched by a pidfd, and nothing heard for silence_ms */
   bool blocked;         /* its next batch found no room here (history or inbox full) */
   uint64_t next_number; /* it has all relay messages below this */
-  uint64_t lag;         /* relay messages that it has not acknowledged; it may be a second late where nobody waits for that */
+  uint64_t lag;         /* relay messages that it has not acknowledged; where nobody waits for that (flush does), it says so with heartbeats, one or two late */
   uint64_t batches;     /* batches accepted from this incarnation */
   uint64_t heard_ms;    /* milliseconds since its last frame; 0: now or never */
 } messaging_worker_stats;

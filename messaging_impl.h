@@ -61,9 +61,10 @@
  * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the answer to the second
  *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB, and no timer delays anything.
  * - Nobody wakes to acknowledge: for most acknowledgements nobody waits, so they go with the heartbeats that go anyway. Whoever needs one asks: a
- *   sender in a burst, or whose queue fills, or that flushes; a supervisor whose history fills. What got lost shows by the next batch, or else by the
- *   next heartbeat, within a second. That is soon enough, since a connection loses nothing while it holds, but at a high-water mark; and one that was
- *   cut shows as a new subscription, upon which both ends say how far they are, at once.
+ *   sender in a burst, or whose queue fills, or that flushes; a supervisor whose history fills. Who has received much says so unasked, since a question
+ *   would stand in the same queue. What got lost shows by the next batch; or else, downwards, by the next heartbeat; upwards, when its sender asks, after
+ *   a second and a bit. That is soon enough, since a connection loses nothing while it holds, but at a high-water mark; and one that was cut mostly shows
+ *   as a new subscription, upon which both ends say how far they are.
  * - Nobody hears himself: two thirds of what a round trip cost beyond bare libzmq was that the sender's threads woke for its own broadcast,
  *   before the receiver's. So each of the first 63 workers has a slot, the topic of a batch spells its sender's, and a worker subscribes to
  *   all others. What became of its batches it is told by the run, which rides on what is sent anyway.
@@ -210,6 +211,7 @@ enum {
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
+  MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
   MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
@@ -911,9 +913,9 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   Repairs: a REPORT with ranges replaces what was asked for before, one without leaves it alone. "Last 1" means that this answer ends, at the
  * credit or at the end of the ranges; ask again for what is still missing.
  *   Acknowledgements: ack_ms is for REPORTs that only acknowledge: send one when something new has waited so long (from half of it on, if it is more
- * than 25, lest all do it at once); a shorter one shortens a wait that has begun. Every other REPORT and every batch upwards acknowledges as well. Who is in a
- * hurry flags a batch, or a REPORT behind it. Ask by yourself for a lone unflagged batch when a second has passed. Flag 4 stands in every REPORT once
- * termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
+ * than 25, lest all do it at once), or 25 after 256 KiB; a shorter one shortens a wait that has begun. Every other REPORT and every batch upwards
+ * acknowledges as well. Who is in a hurry flags a batch, or a REPORT behind it. Ask by yourself for a lone unflagged batch when a second has passed.
+ * Flag 4 stands in every REPORT once termination is known, from terms or from flag 2, which comes in STATUS and WELCOME alone, as does flag 8.
  *   Goodbye: flag 8 upwards is answered each time, also after the worker is gone from the supervisor's view, by flag 8 in a STATUS, or by REFUSE 7.
  * After flag 4 downwards nothing more is accepted: it is termination, and what was not accepted by then will not be.
  *   Any frame of a worker is a sign of life; let there be one each heartbeat_ms (1000). Who is silent for silence_ms (60000) and not watched by a
@@ -922,10 +924,10 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   REFUSE 1, 6, 7 and 16 are final; after 15, which answers HELLO alone, go on announcing: an id is taken by the first frame in the session that its
  * worker sent after the WELCOME, until that one's goodbye or death, or silence_ms of silence. A REFUSE carries the version, the session and the
  * generation of the supervisor that sends it.
- *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is
- * not answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor
- * sends a HEARTBEAT each heartbeat_ms, and to who has not acknowledged in time a STATUS flagged 1, ever more seldom. Who asked for termination leaves when it likes:
- * nobody tells it. The answer to the last goodbye may be lost; whoever leaves waits for it half a second, no longer.
+ *   Ids are in two's complement, kinds below 2^32. A batch with a false count keeps its numbers and is not delivered; one whose header is broken is not
+ * answered. The window counts from the expected batch on. "The last probe heard" is the latest in time. A REPAIR may be empty. The supervisor sends a
+ * HEARTBEAT each heartbeat_ms, and to who has not acknowledged in time a STATUS flagged 1, ever more seldom. Who asked for termination leaves when it
+ * likes: nobody tells it. The answer to the last goodbye may be lost; whoever leaves waits for it half a second, no longer.
  */
 
 enum {
@@ -1439,7 +1441,7 @@ static inline void messaging__outbox_release(messaging__outbox *outbox, size_t b
   pthread_mutex_unlock(&outbox->lock);
 }
 
-/* Nothing was sent for a heartbeat: the blocks of the last burst are not kept for another one. */
+/* A heartbeat is due and nothing waits: the blocks of the last burst are not kept for another one. */
 static inline void messaging__outbox_rest(messaging__outbox *outbox) {
   messaging__ring blocks;
   messaging__ring_init(&blocks, sizeof(messaging__buffer *));
@@ -1930,6 +1932,7 @@ typedef struct {
   uint64_t next;             /* the number that is delivered next */
   uint64_t known;            /* numbers below this one exist */
   uint64_t ack_at;           /* when to tell it */
+  size_t unsaid_bytes;       /* delivered since it was last told */
   uint32_t ack_ms;
   messaging__ring early;     /* of messaging__early, in order */
   size_t early_bytes;
@@ -2052,6 +2055,12 @@ static inline void messaging__worker_put_ranges(messaging__worker *worker, messa
   writer->bytes[tag_at + 2] = (uint8_t)count;
 }
 
+/* What is in the inbox was said. */
+static inline void messaging__worker_said(messaging__worker *worker) {
+  worker->ack_at = MESSAGING__NEVER;
+  worker->unsaid_bytes = 0;
+}
+
 /* Sends a report: acknowledgement, flags, and what is missing when ask is set. */
 static inline bool messaging__worker_report(messaging__worker *worker, uint64_t now, bool ask, size_t credit) {
   messaging__writer writer;
@@ -2074,7 +2083,7 @@ static inline bool messaging__worker_report(messaging__worker *worker, uint64_t 
     return false;
   }
   worker->report_due = worker->answer_due = false;
-  worker->ack_at = MESSAGING__NEVER;
+  messaging__worker_said(worker);
   worker->spoken_ms = now;
   return true;
 }
@@ -2107,7 +2116,7 @@ static inline bool messaging__worker_send_flight(messaging__worker *worker, mess
     worker->stalled = true;
     return false;
   }
-  if (fresh) worker->ack_at = MESSAGING__NEVER; /* the position in it acknowledges */
+  if (fresh) messaging__worker_said(worker); /* by the position in it */
   worker->stats.batches_sent++;
   worker->spoken_ms = now;
   return true;
@@ -2203,7 +2212,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
   }
   if (!progress) return;
   worker->probe_ms = MESSAGING__PROBE_MS;
-  bool hastened = worker->window == 0 || worker->hastened >= expected;
+  bool hastened = worker->window == 0 || worker->hastened >= expected || worker->hurried > expected;
   worker->probe_at = worker->flights.count || worker->window == 0 ? messaging__worker_probes(worker, hastened, now) : MESSAGING__NEVER;
 }
 
@@ -2211,7 +2220,7 @@ static inline void messaging__worker_acknowledged(messaging__worker *worker, uin
 static inline void messaging__worker_set_window(messaging__worker *worker, uint64_t window, uint64_t now) {
   if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
   worker->window = window;
-  if (worker->probe_at == MESSAGING__NEVER && window == 0) worker->probe_at = now + worker->probe_ms;
+  if (window == 0) worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
   else if (window > 0 && worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
 }
 
@@ -2240,17 +2249,18 @@ static inline void messaging__worker_answered(messaging__worker *worker, uint64_
   worker->nak_at = now + worker->nak_ms;
 }
 
-/* When to acknowledge, if no batch and no heartbeat does it before. The same broadcast begins the wait of all: where it is long, they spread. */
+/* When to acknowledge, if no batch and no heartbeat does it before. The same broadcast begins the wait of all: where it is long, they spread. After
+ * many bytes it is short, however many workers there are: those who get so much are few, or get it seldom. */
 static inline void messaging__worker_acknowledge(messaging__worker *worker, uint64_t now) {
-  uint32_t half = worker->ack_ms / 2;
-  uint32_t ms = worker->ack_ms == MESSAGING__ACK_MS ? worker->ack_ms : half + (uint32_t)(worker->self.nonce % (half + 1));
+  uint32_t half = worker->ack_ms / 2, ms = half + (uint32_t)(worker->self.nonce % (half + 1));
+  if (worker->ack_ms == MESSAGING__ACK_MS || worker->unsaid_bytes > MESSAGING__ACK_BYTES) ms = MESSAGING__ACK_MS;
   worker->ack_at = messaging__earlier(worker->ack_at, now + ms);
 }
 
 /* Something new was delivered or is known: see to an acknowledgement, and to what is missing. */
 static inline void messaging__worker_advanced(messaging__worker *worker, uint64_t now) {
   if (worker->asking && worker->nak_at != MESSAGING__NEVER) messaging__worker_answered(worker, now);
-  if (worker->ack_at == MESSAGING__NEVER) messaging__worker_acknowledge(worker, now);
+  if (worker->ack_at == MESSAGING__NEVER || worker->unsaid_bytes > MESSAGING__ACK_BYTES) messaging__worker_acknowledge(worker, now);
   if (worker->asking && worker->next >= worker->known) {
     worker->asking = false;
     worker->nak_at = MESSAGING__NEVER;
@@ -2273,6 +2283,7 @@ static inline bool messaging__worker_deliver(messaging__worker *worker, messagin
     return false;
   }
   worker->next = batch->position + batch->count;
+  worker->unsaid_bytes += frame.size;
   return true;
 }
 
@@ -2684,10 +2695,10 @@ static inline bool messaging__worker_flushed(messaging__worker *worker) {
 
 /* Somebody waits for that: have the supervisor say how far it is, once for each batch that is the last. */
 static inline void messaging__worker_hurry(messaging__worker *worker, uint64_t now) {
-  if (worker->flights.count == 0 || worker->hurried == worker->number) return;
+  if (worker->state != MESSAGING__JOINED || worker->hurried == worker->number) return;
   worker->hurried = worker->number;
-  worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
-  worker->answer_due = worker->report_due = true;
+  if (worker->flights.count) worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
+  messaging__worker_question(worker, now); /* behind what can be sent now */
 }
 
 /* ==== Supervisor ======================================================================================================
@@ -2772,7 +2783,7 @@ typedef struct {
   uint64_t own_number;
   messaging__run run;      /* the last relay messages */
   uint64_t slots;          /* those that peers have: a bit each */
-  uint64_t asked_next;     /* when history was full, those who held it back were asked about this next */
+  uint64_t asked_next, asked_end; /* when history was full, those who held it back were asked about this next, who lacked something below this end */
   size_t unasked_bytes;    /* published since all were last asked to acknowledge soon, */
   bool hasty;              /* which they are until the next heartbeat, which is not put off then */
   uint64_t held;           /* lowest number that somebody needs, as of the last look; it only grows */
@@ -2866,11 +2877,11 @@ static inline uint32_t messaging__im_ack_ms(const messaging__im *im, bool hasty)
   return im->live / 4 < ms ? ms : im->live / 4;
 }
 
-/* A peer's batch was taken: it is to be told. All who are owed that are told at once. */
+/* A peer's batch was taken: it is to be told, together with all who are owed that. */
 static inline void messaging__im_owe(messaging__im *im, messaging__peer *peer, uint64_t now) {
   if (peer->owed) return;
   peer->owed = true;
-  if (im->owed_count++ == 0) im->owed_at = now + messaging__im_leisure_ms(im);
+  if (im->owed_count++ == 0) im->owed_at = now + (im->hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im));
   if (peer->owed_listed) return;
   peer->owed_listed = true;
   messaging__ring_push(&im->owed, &peer);
@@ -2905,15 +2916,16 @@ static inline void messaging__im_put_news(messaging__im *im, messaging__writer *
 
 static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
   messaging__writer writer;
-  im->hasty = im->unasked_bytes > im->inbox->log.bytes_max / 4;
-  if (im->hasty) im->unasked_bytes = 0;
+  bool quarter = im->unasked_bytes > im->inbox->log.bytes_max / 4, full = im->asked_next == messaging__im_next(im);
+  im->hasty = quarter || full;
+  if (quarter) im->unasked_bytes = 0;
   messaging__frame_begin(&writer, NULL, 'B', MESSAGING__HEARTBEAT, &im->era);
   messaging__put_tag(&writer, 0x98);
   messaging__im_put_news(im, &writer, 0);
   messaging__send_control(&im->port, &writer);
   messaging__im_told(im);
   if (now >= im->marked_at) im->scan_at = now;
-  messaging__outbox_rest(im->outbox);
+  if (now >= im->heartbeat_at) messaging__outbox_rest(im->outbox);
   im->heartbeat_due = false;
   im->heartbeat_at = now + im->heartbeat_ms;
 }
@@ -2997,13 +3009,13 @@ static inline void messaging__im_tell_fenced(messaging__im *im) {
     if (!messaging__peer_live(peer) || peer->has >= first) continue;
     messaging__report_gap(&im->port, &peer->who, peer->has, first, "a worker is slow and the history is full");
     peer->has = first;
-    peer->fenced = peer->status_due = true;
-    messaging__im_busy(im, peer);
+    peer->fenced = true;
+    messaging__im_ask(im, peer);
   }
 }
 
 /* Makes room in a full history against the slow, an eighth of it at a time. Others who hold it back get the time that an acknowledgement takes
- * which is on its way; who has not acknowledged by then is slow as well. */
+ * which was asked for; who has not acknowledged by then is slow as well. */
 static inline void messaging__im_fence(messaging__im *im, size_t size) {
   messaging__log *log = &im->inbox->log;
   uint64_t before = im->inbox->cursor_number;
@@ -3020,14 +3032,17 @@ static inline void messaging__im_fence(messaging__im *im, size_t size) {
 }
 
 /* Who holds back a full history may only not have said what it has, or not know that the last messages, which are its own, are taken. They are
- * asked, once for each state of the history. */
+ * asked, once for each state of the history, and told to say soon what they get from now on. */
 static inline void messaging__im_ask_holders(messaging__im *im) {
-  if (im->asked_next == messaging__im_next(im)) return;
+  uint64_t asked = im->asked_next == messaging__im_next(im) ? im->asked_end : 0, end = messaging__log_chunk(&im->inbox->log, 0)->next;
+  if (asked >= end) return;
   im->asked_next = messaging__im_next(im);
-  uint64_t end = messaging__log_chunk(&im->inbox->log, 0)->next;
+  im->asked_end = end;
+  im->hasty = true;
   for (size_t i = 0; i < im->peers.count; i++) {
     messaging__peer *peer = messaging__im_peer(im, i);
-    if (peer->state == MESSAGING__ACTIVE && !peer->silent && peer->has < end) messaging__im_ask(im, peer);
+    bool holds = peer->has < end && peer->has >= asked;
+    if (peer->state == MESSAGING__ACTIVE && !peer->silent && holds) messaging__im_ask(im, peer);
   }
 }
 
@@ -3656,15 +3671,19 @@ static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
   } while (!messaging__outbox_hold(im->outbox, MESSAGING__FLOWS));
 }
 
-/* Tells all who are owed an acknowledgement. */
-static inline void messaging__im_acknowledge(messaging__im *im) {
-  for (; im->owed.count; messaging__ring_pop(&im->owed)) {
+/* Tells those who are owed an acknowledgement; where there are many, some at a time. The sender of the last messages, which learns so that it has all, is
+ * asked to say it, since it would be reminded soon. */
+static inline void messaging__im_acknowledge(messaging__im *im, uint64_t now) {
+  for (int count = 0; im->owed.count && count < MESSAGING__LOOK_RATE; count++) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->owed, 0);
+    messaging__ring_pop(&im->owed);
     peer->owed_listed = false;
     if (!peer->owed) continue;
     peer->status_due = true;
+    if (peer->who.nonce == im->run.nonce) peer->answer_due = true;
     messaging__im_busy(im, peer);
   }
+  im->owed_at = im->owed.count ? now + 1 : im->owed_at;
 }
 
 /* One turn for a peer with something to do. True: it has more. */
@@ -3684,7 +3703,7 @@ static inline void messaging__im_pump(messaging__im *im, uint64_t now) {
   messaging__im_send_own(im, now);
   messaging__im_unblock_all(im, now);
   if (im->heartbeat_due || now >= im->heartbeat_at) messaging__im_heartbeat(im, now);
-  if (now >= im->owed_at) messaging__im_acknowledge(im);
+  if (now >= im->owed_at) messaging__im_acknowledge(im, now);
   for (size_t left = im->busy.count; left; left--) {
     messaging__peer *peer = *(messaging__peer **)messaging__ring_at(&im->busy, 0);
     messaging__ring_pop(&im->busy);
@@ -3715,6 +3734,8 @@ static inline bool messaging__im_flushed(messaging__im *im) {
 
 /* Somebody waits for that: ask those who lag, once for each state of the history, and remind them soon. */
 static inline void messaging__im_hurry(messaging__im *im, uint64_t now) {
+  im->now_ms = now;
+  messaging__im_send_own(im, now);
   if (im->flushed_next == messaging__im_next(im)) return;
   im->flushed_next = messaging__im_next(im);
   for (size_t i = 0; i < im->peers.count; i++) {
@@ -4385,7 +4406,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
   uint64_t deadline;
   if (handle->is_im) {
     messaging__im_pump(&handle->im, now);
-    if (handle->out_woken || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
+    if (handle->out_woken || handle->in_background || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
   } else {
     messaging__look_at_out(handle);

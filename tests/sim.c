@@ -1442,9 +1442,9 @@ static void choose_rates(void) {
 }
 
 static void choose_options(void) {
-  static const uint32_t heartbeats[] = {200, 500, 1000};
+  static const uint32_t heartbeats[] = {200, 500, 1000, 2000};
   messaging_options *o = &w.options;
-  o->heartbeat_ms = heartbeats[below(3)];
+  o->heartbeat_ms = heartbeats[below(4)];
   o->silence_ms = o->heartbeat_ms * between(3, 5);
   o->exit_timeout_ms = between(0, 3) * 1000;
   o->message_bytes_max = on(BIT_LARGE) ? 1u << between(8, 15) : 256;

@@ -868,6 +868,31 @@ static void test_acknowledged_by_heartbeats(void **state) {
   free_net(l);
 }
 
+/* Who gets much says soon that it has it, so that a burst's history can be trimmed behind it, and the slow are told from the others. */
+static void test_acknowledged_by_bytes(void **state) {
+  (void)state;
+  enum { SIZE = 4000, MESSAGES = MESSAGING__ACK_BYTES / SIZE };
+  net *l = new_net();
+  l->options.message_bytes_max = 2 * SIZE;
+  l->options.inbox_bytes_max = l->options.outbox_bytes_max = 1 << 20;
+  l->options.history_bytes_max = 64 << 20;
+  join(l, 2);
+  for (uint32_t i = 0; i < MESSAGES - 10; i++) {
+    assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, SIZE), MESSAGING_OK);
+    settle(l);
+  }
+  pass(l, 2 * MESSAGING__ACK_MS);
+  assert_false(messaging__im_flushed(&l->im));
+  for (uint32_t i = 0; i < 20; i++) {
+    assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, SIZE), MESSAGING_OK);
+    settle(l);
+  }
+  pass(l, MESSAGING__ACK_MS);
+  assert_true(messaging__im_flushed(&l->im));
+  assert_int_equal(l->ends[1].core.unsaid_bytes, 0);
+  free_net(l);
+}
+
 /* Who waits for acknowledgements asks for them, and again soon where the question or its answer is lost. */
 static void test_flush_asks(void **state) {
   (void)state;
@@ -881,10 +906,16 @@ static void test_flush_asks(void **state) {
     messaging__im_hurry(&l->im, l->now);
     pass(l, lost ? MESSAGING__TAIL_MS + 1 : 0);
     assert_true(messaging__im_flushed(&l->im));
+    tell(&l->ends[0], 2); /* not published yet when somebody waits for it */
+    messaging__im_hurry(&l->im, l->now);
+    settle(l);
+    assert_true(messaging__im_flushed(&l->im));
     free_net(l);
     l = joined(1);
-    tell(&l->ends[1], 1);
+    tell(&l->ends[1], 1); /* likewise, not on the wire */
+    if (lost == 0) messaging__worker_hurry(&l->ends[1].core, l->now);
     settle(l);
+    assert_int_equal(messaging__worker_flushed(&l->ends[1].core), lost == 0);
     if (lost == 1) l->lose_down[MESSAGING__STATUS] = 1;
     if (lost == 2) l->lose_up[MESSAGING__REPORT] = 1;
     messaging__worker_hurry(&l->ends[1].core, l->now);
@@ -1106,6 +1137,28 @@ static void test_history_in_haste(void **state) {
     for (size_t w = 1; w <= 3; w++) assert_int_equal(take(&l->ends[w]).count, 1);
   }
   assert_int_equal(messaging__im_next(&l->im), 101);
+  free_net(l);
+}
+
+/* One whose application pauses holds the history. It is asked in vain, and says what it has as soon as it goes on: nobody waits for a heartbeat. */
+static void test_history_held_by_a_pause(void **state) {
+  (void)state;
+  net *l = new_net();
+  l->options.history_bytes_max = 8192;
+  l->options.outbox_bytes_max = 1 << 16;
+  l->options.inbox_bytes_max = 12288; /* so that it is given the rest in one answer, and does not ask again */
+  join(l, 2);
+  for (uint32_t i = 1; i <= 40; i++) assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK);
+  size_t others = 0;
+  for (int i = 0; i < 10; i++) pass(l, 500), others += take(&l->ends[1]).count;
+  uint64_t next = messaging__im_next(&l->im);
+  assert_true(next < 40 && others == next - 1 && l->ends[2].core.next < next);
+  take(&l->ends[2]);
+  settle(l);
+  assert_int_equal(l->ends[2].core.next, next);
+  assert_int_equal(messaging__im_next(&l->im), next);
+  pass(l, MESSAGING__ACK_MS);
+  assert_true(messaging__im_next(&l->im) > next);
   free_net(l);
 }
 
@@ -2045,6 +2098,7 @@ int main(void) {
       cmocka_unit_test(test_repair_with_loss),
       cmocka_unit_test(test_tail),
       cmocka_unit_test(test_acknowledged_by_heartbeats),
+      cmocka_unit_test(test_acknowledged_by_bytes),
       cmocka_unit_test(test_flush_asks),
       cmocka_unit_test(test_cut_off),
       cmocka_unit_test(test_ranges_within_a_batch),
@@ -2054,6 +2108,7 @@ int main(void) {
       cmocka_unit_test(test_window),
       cmocka_unit_test(test_full_inbox),
       cmocka_unit_test(test_history_in_haste),
+      cmocka_unit_test(test_history_held_by_a_pause),
       cmocka_unit_test(test_full_history_refuses),
       cmocka_unit_test(test_full_history_fences),
       cmocka_unit_test(test_full_history_fences_the_supervisor),
