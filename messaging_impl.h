@@ -31,7 +31,8 @@
  * and makes it fair. Everything hangs off the handle, and the handle belongs to the process that made it: its page is wiped in a
  * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the history,
  * the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into chunks, since a
- * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches and a large history lie in huge pages.
+ * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches lie in huge pages, a large history in
+ * blocks that the background thread makes ready.
  *
  * The wire
  *
@@ -191,6 +192,7 @@ int madvise(void *address, size_t length, int advice);
 #endif
 #define MESSAGING__MADV_WIPEONFORK 18
 #define MESSAGING__MADV_HUGEPAGE 14
+#define MESSAGING__MADV_NOHUGEPAGE 15
 
 /* The kernel's struct ucred. */
 typedef struct {
@@ -206,7 +208,7 @@ enum {
   MESSAGING__SEAL_BYTES = 96 * 1024,        /* an open batch of this size is closed and goes out; */
   MESSAGING__SEAL_WAITING = 3,              /* while so many others of that size wait, it grows to twice as much */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
-  MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: a huge page */
+  MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: there a huge page */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -458,9 +460,10 @@ static inline void messaging__block_free(messaging__buffer *block) {
   MESSAGING_FREE(block);
 }
 
-/* Memory of at least so many bytes in huge pages, if the system has some to give. Memory that is touched for the first time 4 KB at a
- * time costs more than all else that happens to the bytes that are written there. */
-static inline messaging__buffer *messaging__block_new(size_t least) {
+/* Memory of at least so many bytes, for many buffers. In huge pages, if the system has some to give: memory that is touched for the first time 4 KB at a
+ * time costs more than all else that happens to the bytes that are written there. But a virtual machine may have to get a huge page from its host first,
+ * and then that costs more than small ones: huge is for what is used again. */
+static inline messaging__buffer *messaging__block_new(size_t least, bool huge) {
   const size_t page = MESSAGING__BLOCK_BYTES;
   size_t size = (least + page - 1) / page * page;
   messaging__buffer *block = (messaging__buffer *)MESSAGING_MALLOC(sizeof *block);
@@ -474,7 +477,7 @@ static inline messaging__buffer *messaging__block_new(size_t least) {
   munmap(data, excess);
   if (excess < page) munmap(data + excess + size, page - excess);
   messaging__buffer_init(block, data + excess, 0, size);
-  madvise(block->data, size, MESSAGING__MADV_HUGEPAGE);
+  madvise(block->data, size, huge ? MESSAGING__MADV_HUGEPAGE : MESSAGING__MADV_NOHUGEPAGE);
   block->release = messaging__block_free;
   return block;
 }
@@ -1338,7 +1341,7 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (block && block->capacity - block->size >= room) return block;
   if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
   while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
-  if (!block) block = messaging__block_new(2 * outbox->hint);
+  if (!block) block = messaging__block_new(2 * outbox->hint, true);
   if (block) messaging__ring_push(&outbox->blocks, &block);
   return block;
 }
@@ -1489,7 +1492,8 @@ static inline void messaging__outbox_close(messaging__outbox *outbox) {
  *
  * The relay messages of a generation: an append-only log of RELAY frames in chunks, found by number. Small frames lie in a chunk
  * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it. A history
- * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame.
+ * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame. Each block
+ * but the first is made ready, if somebody has the time, while the one before it fills.
  */
 
 typedef struct {
@@ -1505,6 +1509,8 @@ typedef struct {
   uint64_t first, next;   /* numbers held: first <= number < next */
   size_t bytes, bytes_max, chunk_bytes;
   size_t block_bytes; /* of the largest block; 0: it never grows so large that blocks serve it */
+  messaging__buffer *spare; /* the next block, made ready by whoever has the time */
+  size_t spare_bytes;       /* so large should it be; 0: nobody has to see to it */
 } messaging__log;
 
 /* A place in a log: the chunk, counted from the front, and the offset in it. Trimming moves it. */
@@ -1537,6 +1543,7 @@ static inline void messaging__log_drop(messaging__log *log) {
 static inline void messaging__log_free(messaging__log *log) {
   while (log->chunks.count) messaging__log_drop(log);
   messaging__ring_free(&log->chunks);
+  messaging__buffer_drop(log->spare);
 }
 
 /* Whether a frame fits within the limit; one always fits into an empty log. */
@@ -1547,6 +1554,24 @@ static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
 /* Whether it goes on in blocks, into which all but the largest frames are copied. */
 static inline bool messaging__log_large(const messaging__log *log) { return log->block_bytes && log->chunks.count >= MESSAGING__CHUNKS_MAX; }
 
+/* A block for a frame and some more like it: the one that is ready, if it is large enough. Another one should be by the time that this is full. */
+static inline messaging__buffer *messaging__log_block(messaging__log *log, size_t frame_bytes) {
+  messaging__buffer *block = log->spare;
+  size_t bytes = frame_bytes * 8 < log->block_bytes ? frame_bytes * 8 : log->block_bytes;
+  log->spare = NULL;
+  log->spare_bytes = bytes;
+  if (block && block->capacity >= bytes) return block;
+  messaging__buffer_drop(block);
+  return messaging__block_new(bytes, false);
+}
+
+/* Makes a block ready, with no lock held: its memory is touched, which is what takes time. */
+static inline messaging__buffer *messaging__log_ready(size_t bytes) {
+  messaging__buffer *block = messaging__block_new(bytes, false);
+  for (size_t at = 0; block && at < block->capacity; at += 4096) block->data[at] = 0;
+  return block;
+}
+
 /* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block. */
 static inline bool messaging__log_open(messaging__log *log, messaging__slice frame, bool whole) {
   messaging__chunk chunk = {frame.owner, frame.data, 0, log->next, log->next, whole};
@@ -1556,7 +1581,7 @@ static inline bool messaging__log_open(messaging__log *log, messaging__slice fra
   } else {
     size_t count = log->chunks.count, capacity = !whole && frame.size + 4 < log->chunk_bytes ? log->chunk_bytes : frame.size + 4;
     bool block = !whole && messaging__log_large(log) && !messaging__log_chunk(log, count - 1)->whole;
-    chunk.buffer = block ? messaging__block_new(frame.size * 8 < log->block_bytes ? frame.size * 8 : log->block_bytes) : NULL;
+    chunk.buffer = block ? messaging__log_block(log, frame.size) : NULL;
     if (!chunk.buffer) chunk.buffer = messaging__buffer_new(capacity);
     if (!chunk.buffer) return false;
     chunk.data = chunk.buffer->data;
@@ -4016,6 +4041,7 @@ typedef struct {
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
   bool in_background;       /* the background thread takes a step */
+  size_t spare_bytes;       /* it is to make a block of this size ready; 0: none */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
 
   pthread_t thread;
@@ -4401,6 +4427,16 @@ static inline void messaging__renew(messaging__handle *handle) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* The history has begun a new block: the background thread, which has nothing to do while another one relays, makes the next one ready. */
+static inline void messaging__want_spare(messaging__handle *handle) {
+  messaging__log *log = &handle->inbox.log;
+  if (handle->spare_bytes == 0 && !log->spare) {
+    handle->spare_bytes = log->spare_bytes;
+    messaging__wake(handle);
+  }
+  log->spare_bytes = 0;
+}
+
 /* Sends what can go, and sees to timer and waiting threads. Under core. */
 static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint32_t own) {
   uint64_t deadline;
@@ -4408,6 +4444,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
     messaging__im_pump(&handle->im, now);
     if (handle->out_woken || handle->in_background || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
+    if (own && handle->inbox.log.spare_bytes) messaging__want_spare(handle);
   } else {
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
@@ -4549,6 +4586,20 @@ static inline void messaging__take_event(messaging__handle *handle, uint64_t eve
   }
 }
 
+/* The history's next block, made ready while another thread relays. */
+static inline void messaging__make_spare(messaging__handle *handle) {
+  messaging__log *log = &handle->inbox.log;
+  messaging__buffer *block = messaging__log_ready(handle->spare_bytes);
+  messaging__lock(handle);
+  handle->spare_bytes = 0;
+  if (block && !log->spare) {
+    log->spare = block;
+    block = NULL;
+  }
+  pthread_mutex_unlock(&handle->core);
+  messaging__buffer_drop(block);
+}
+
 static inline void *messaging__main(void *argument) {
   messaging__handle *handle = (messaging__handle *)argument;
   struct epoll_event events[16];
@@ -4561,10 +4612,12 @@ static inline void *messaging__main(void *argument) {
     handle->in_background = true;
     bool more = messaging__step(handle, 0);
     handle->in_background = false;
+    bool spare = handle->spare_bytes > 0;
     pthread_mutex_unlock(&handle->core);
     messaging__dispatch(handle);
     count = 0;
     if (stop) return NULL;
+    if (spare) messaging__make_spare(handle);
     if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
     count = epoll_wait(handle->epoll_fd, events, (int)(sizeof events / sizeof events[0]), -1);
     if (count < 0) count = 0; /* EINTR alone */

@@ -117,12 +117,12 @@ static void test_blocks(void **state) {
   for (long at = 1; at <= 2; at++) {
     fail_at = at == 1 ? 1 : 0;
     fail_call = at == 2 ? MAP : NOTHING;
-    assert_null(messaging__block_new(1));
+    assert_null(at == 1 ? messaging__block_new(1, true) : messaging__log_ready(1));
     fail_call = NOTHING;
   }
   for (int aligned = 0; aligned < 2; aligned++) {
     map_alignment = aligned ? MESSAGING__BLOCK_BYTES : 0;
-    messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES + 1);
+    messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES + 1, aligned == 0);
     map_alignment = 0;
     assert_non_null(block);
     assert_int_equal(block->capacity, 2 * MESSAGING__BLOCK_BYTES);

@@ -500,10 +500,12 @@ static void check_walk(const messaging__log *log) {
   assert_true(place.chunk == end.chunk && place.offset == end.offset);
 }
 
-/* Appends, finds, walks and trims; how many of the chunks that were seen were blocks. */
-static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large) {
+/* Appends, finds, walks and trims; how many of the chunks that were seen were blocks, and how many of these had been made ready before. */
+static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *ready_blocks) {
   messaging__log log;
+  messaging__buffer *ready = NULL;
   size_t blocks = 0;
+  *ready_blocks = 0;
   messaging__log_init(&log, limit);
   check_walk(&log);
   check_find(&log, 1);
@@ -526,6 +528,13 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large) 
     if (below(50) == 0) messaging__log_drop(&log);
     if (log.chunks.count == 0) assert_true(log.first == log.next && log.bytes == 0);
     else blocks += kept.owner->capacity >= MESSAGING__BLOCK_BYTES;
+    if (log.chunks.count && kept.owner == ready && kept.data == ready->data + 4) ++*ready_blocks;
+    if (log.spare_bytes && below(2)) {
+      assert_null(log.spare);
+      log.spare = ready = messaging__log_ready(log.spare_bytes);
+      assert_true(ready->capacity >= log.spare_bytes);
+      log.spare_bytes = 0;
+    }
   }
   assert_true(log.first > 1);
   messaging__log_free(&log);
@@ -535,13 +544,17 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large) 
 /* Small frames behind each other, large ones in chunks of their own, all found by number, across chunks and after trimming. */
 static void test_log(void **state) {
   (void)state;
-  assert_int_equal(use_log(1 << 20, 4000, 400, 90000), 0);
+  size_t ready;
+  assert_int_equal(use_log(1 << 20, 4000, 400, 90000, &ready), 0);
+  assert_int_equal(ready, 0);
 }
 
-/* A large log goes on in blocks, which take all but the very large frames. */
+/* A large log goes on in blocks, which take all but the very large frames; in one that was made ready meanwhile, if there is one. */
 static void test_log_in_blocks(void **state) {
   (void)state;
-  assert_true(use_log((size_t)64 << 20, 1500, 60000, 3 << 20) > 100);
+  size_t ready;
+  assert_true(use_log((size_t)64 << 20, 1500, 60000, 3 << 20, &ready) > 100);
+  assert_true(ready > 3);
 }
 
 /* A place at the end finds what is appended later. */
@@ -709,7 +722,7 @@ static void test_outbox_blocks_go_round(void **state) {
 /* A part of a block that needs more than is left goes on in memory of its own, with what it has. */
 static void test_part_outgrows_its_block(void **state) {
   (void)state;
-  messaging__buffer *block = messaging__block_new(1), *first = block ? messaging__part_new(block) : NULL;
+  messaging__buffer *block = messaging__block_new(1, true), *first = block ? messaging__part_new(block) : NULL;
   assert_non_null(first);
   assert_int_equal((uintptr_t)block->data % MESSAGING__BLOCK_BYTES, 0);
   assert_int_equal(block->capacity, MESSAGING__BLOCK_BYTES);
