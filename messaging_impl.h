@@ -209,6 +209,7 @@ enum {
   MESSAGING__SEAL_WAITING = 3,              /* while so many others of that size wait, it grows to twice as much */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: there a huge page */
+  MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -870,7 +871,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   RELAY                                               to all: as it came up, with slot, position and run
  *   HEARTBEAT  [next, first, run_nonce, run_first, run_batch, ack_ms, flags, terms]   to all. next: one more than the highest relay number given out;
  *                                                       first: the lowest that history holds; run_*: as in a RELAY, up to next - 1; ack_ms:
- *                                                       acknowledge at most so often; flags DOWN_*: 1 send a REPORT at once, 2 you alone are asked
+ *                                                       acknowledge at most so often (see below); flags DOWN_*: 1 send a REPORT at once, 2 you alone are asked
  *                                                       to terminate, 4 I leave, 8 I know that you leave, 16 a later batch than the expected one
  *                                                       came; terms: who asked for termination, at most two [id, kind, nonce]
  *   WELCOME    [slot, expected, window, probe, next, first, run_nonce, run_first, run_batch, ack_ms, flags, terms]   to one. The session and the
@@ -1565,10 +1566,10 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
   return messaging__block_new(bytes, false);
 }
 
-/* Makes a block ready, with no lock held: its memory is touched, which is what takes time. */
+/* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
 static inline messaging__buffer *messaging__log_ready(size_t bytes) {
   messaging__buffer *block = messaging__block_new(bytes, false);
-  for (size_t at = 0; block && at < block->capacity; at += 4096) block->data[at] = 0;
+  for (size_t at = 0; block && at < block->capacity && at < MESSAGING__READY_BYTES; at += 4096) block->data[at] = 0;
   return block;
 }
 
@@ -2720,10 +2721,12 @@ static inline bool messaging__worker_flushed(messaging__worker *worker) {
 
 /* Somebody waits for that: have the supervisor say how far it is, once for each batch that is the last. */
 static inline void messaging__worker_hurry(messaging__worker *worker, uint64_t now) {
-  if (worker->state != MESSAGING__JOINED || worker->hurried == worker->number) return;
+  if (worker->state != MESSAGING__JOINED) return;
+  messaging__worker_send_batches(worker, now);
+  if (worker->hurried == worker->number) return;
   worker->hurried = worker->number;
   if (worker->flights.count) worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
-  messaging__worker_question(worker, now); /* behind what can be sent now */
+  messaging__worker_question(worker, now);
 }
 
 /* ==== Supervisor ======================================================================================================
@@ -2796,7 +2799,7 @@ typedef struct {
   messaging__ring blocked; /* of messaging__peer *: those whose batch found no room */
   messaging__ring owed;    /* of messaging__peer *: those who may be owed an acknowledgement; */
   uint32_t owed_count;     /* who are, and */
-  uint64_t owed_at;        /* when they get it at the latest, all at once */
+  uint64_t owed_at;        /* when they begin to get it, at the latest */
   messaging__map by_id, by_nonce;
   uint64_t struck[MESSAGING__STRUCK_MAX]; /* nonces of incarnations whose ids were left out: theirs may be listed again */
   size_t struck_count;
@@ -2896,7 +2899,7 @@ static inline uint32_t messaging__im_leisure_ms(const messaging__im *im) {
   return im->heartbeat_ms < MESSAGING__ACK_MAX_MS ? im->heartbeat_ms : (uint32_t)MESSAGING__ACK_MAX_MS;
 }
 
-/* At most so often may each worker acknowledge, so that thousands of them do not drown their supervisor. */
+/* At most so often may each worker acknowledge, but for who gets much, so that thousands of them do not drown their supervisor. */
 static inline uint32_t messaging__im_ack_ms(const messaging__im *im, bool hasty) {
   uint32_t ms = hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im);
   return im->live / 4 < ms ? ms : im->live / 4;
@@ -2906,7 +2909,8 @@ static inline uint32_t messaging__im_ack_ms(const messaging__im *im, bool hasty)
 static inline void messaging__im_owe(messaging__im *im, messaging__peer *peer, uint64_t now) {
   if (peer->owed) return;
   peer->owed = true;
-  if (im->owed_count++ == 0) im->owed_at = now + (im->hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im));
+  im->owed_count++;
+  im->owed_at = messaging__earlier(im->owed_at, now + (im->hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im)));
   if (peer->owed_listed) return;
   peer->owed_listed = true;
   messaging__ring_push(&im->owed, &peer);
@@ -3057,11 +3061,13 @@ static inline void messaging__im_fence(messaging__im *im, size_t size) {
 }
 
 /* Who holds back a full history may only not have said what it has, or not know that the last messages, which are its own, are taken. They are
- * asked, once for each state of the history, and told to say soon what they get from now on. */
+ * asked, once for each state of the history, and all are told to say soon what they get from now on. Before anybody is fenced, all are asked. */
 static inline void messaging__im_ask_holders(messaging__im *im) {
-  uint64_t asked = im->asked_next == messaging__im_next(im) ? im->asked_end : 0, end = messaging__log_chunk(&im->inbox->log, 0)->next;
+  uint64_t next = messaging__im_next(im), asked = im->asked_next == next ? im->asked_end : 0;
+  uint64_t end = im->fence_slow ? next : messaging__log_chunk(&im->inbox->log, 0)->next;
   if (asked >= end) return;
-  im->asked_next = messaging__im_next(im);
+  if (!im->hasty) im->heartbeat_due = true;
+  im->asked_next = next;
   im->asked_end = end;
   im->hasty = true;
   for (size_t i = 0; i < im->peers.count; i++) {
@@ -4427,14 +4433,13 @@ static inline void messaging__renew(messaging__handle *handle) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* The history has begun a new block: the background thread, which has nothing to do while another one relays, makes the next one ready. */
-static inline void messaging__want_spare(messaging__handle *handle) {
+/* The history has begun a new block: the background thread, which has little to do while another one waits and relays, makes the next one ready. */
+static inline bool messaging__order_spare(messaging__handle *handle) {
   messaging__log *log = &handle->inbox.log;
-  if (handle->spare_bytes == 0 && !log->spare) {
-    handle->spare_bytes = log->spare_bytes;
-    messaging__wake(handle);
-  }
+  bool wanted = log->spare_bytes > 0 && handle->spare_bytes == 0 && !log->spare;
+  if (wanted) handle->spare_bytes = log->spare_bytes;
   log->spare_bytes = 0;
+  return wanted;
 }
 
 /* Sends what can go, and sees to timer and waiting threads. Under core. */
@@ -4444,7 +4449,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
     messaging__im_pump(&handle->im, now);
     if (handle->out_woken || handle->in_background || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
-    if (own && handle->inbox.log.spare_bytes) messaging__want_spare(handle);
+    if (own && messaging__order_spare(handle)) messaging__wake(handle);
   } else {
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
@@ -4592,7 +4597,7 @@ static inline void messaging__make_spare(messaging__handle *handle) {
   messaging__buffer *block = messaging__log_ready(handle->spare_bytes);
   messaging__lock(handle);
   handle->spare_bytes = 0;
-  if (block && !log->spare) {
+  if (messaging__log_large(log)) { /* and not a new generation's, which may never need it */
     log->spare = block;
     block = NULL;
   }
@@ -4612,7 +4617,7 @@ static inline void *messaging__main(void *argument) {
     handle->in_background = true;
     bool more = messaging__step(handle, 0);
     handle->in_background = false;
-    bool spare = handle->spare_bytes > 0;
+    bool spare = handle->spare_bytes > 0 || (!more && messaging__order_spare(handle));
     pthread_mutex_unlock(&handle->core);
     messaging__dispatch(handle);
     count = 0;

@@ -10,7 +10,8 @@
 #define RECEIVERS 4u
 #define MESSAGES 3u        /* the first warms up */
 #define DELIVERED_MS 10    /* until whoever was woken for the delivery sleeps again; acknowledgements come later */
-#define BEATING_MS 2000    /* two heartbeats, with which acknowledgements go: what the same time costs without a message is not counted */
+#define BEATING_MS 2500    /* two heartbeats after a message, with which acknowledgements go, and one more half, so that no window ends with one; */
+#define BETWEEN_MS 500     /* from there until after the next one, when what the same time costs without a message is counted */
 #define AFTERWARDS_MS 200  /* for who has no heartbeats */
 
 typedef struct {
@@ -92,7 +93,10 @@ static void run_system(const peer *system, uint32_t round, counts *c, FILE *csv)
   for (uint32_t i = 1; s && i <= MESSAGES; i++) {
     scene_threads before = {0}, after = {0};
     bool valid = run_message(s, b, i, &before, &after);
-    if (i == 1) count_pause(s, &quiet);
+    if (i == 1) {
+      pause_ms(system->beats ? BETWEEN_MS : 0);
+      count_pause(s, &quiet);
+    }
     c->invalid += !valid;
     if (i == 1 || !valid) continue;
     note_message(c, &before, &after, &quiet);
