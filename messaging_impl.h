@@ -193,6 +193,7 @@ int madvise(void *address, size_t length, int advice);
 #define MESSAGING__MADV_WIPEONFORK 18
 #define MESSAGING__MADV_HUGEPAGE 14
 #define MESSAGING__MADV_NOHUGEPAGE 15
+#define MESSAGING__MADV_POPULATE_WRITE 23 /* from Linux 5.14 on */
 
 /* The kernel's struct ucred. */
 typedef struct {
@@ -1532,12 +1533,14 @@ static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, 
   return (messaging__chunk *)messaging__ring_at(&log->chunks, index);
 }
 
-/* Drops the front chunk. */
+/* Drops the front chunk. A block that nobody refers to any more is used again. */
 static inline void messaging__log_drop(messaging__log *log) {
   messaging__chunk *chunk = messaging__log_chunk(log, 0);
+  bool again = chunk->buffer->release == messaging__block_free && !log->spare && MESSAGING__LOAD(&chunk->buffer->references) == 1;
   log->first = chunk->next;
   log->bytes -= chunk->size;
-  messaging__buffer_drop(chunk->buffer);
+  if (again) log->spare = chunk->buffer;
+  else messaging__buffer_drop(chunk->buffer);
   messaging__ring_pop(&log->chunks);
 }
 
@@ -1569,7 +1572,9 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
 /* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
 static inline messaging__buffer *messaging__log_ready(size_t bytes) {
   messaging__buffer *block = messaging__block_new(bytes, false);
-  for (size_t at = 0; block && at < block->capacity && at < MESSAGING__READY_BYTES; at += 4096) block->data[at] = 0;
+  size_t ready = block && block->capacity > MESSAGING__READY_BYTES ? (size_t)MESSAGING__READY_BYTES : block ? block->capacity : 0;
+  if (ready && madvise(block->data, ready, MESSAGING__MADV_POPULATE_WRITE) == 0) return block;
+  for (size_t at = 0; at < ready; at += 4096) block->data[at] = 0;
   return block;
 }
 
@@ -4597,7 +4602,7 @@ static inline void messaging__make_spare(messaging__handle *handle) {
   messaging__buffer *block = messaging__log_ready(handle->spare_bytes);
   messaging__lock(handle);
   handle->spare_bytes = 0;
-  if (messaging__log_large(log)) { /* and not a new generation's, which may never need it */
+  if (!log->spare && messaging__log_large(log)) { /* not a new generation's, which may never need it */
     log->spare = block;
     block = NULL;
   }

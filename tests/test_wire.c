@@ -504,7 +504,7 @@ static void check_walk(const messaging__log *log) {
 static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *ready_blocks) {
   messaging__log log;
   messaging__buffer *ready = NULL;
-  size_t blocks = 0;
+  size_t blocks = 0, trimmed = 0;
   *ready_blocks = 0;
   messaging__log_init(&log, limit);
   check_walk(&log);
@@ -529,14 +529,18 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
     if (log.chunks.count == 0) assert_true(log.first == log.next && log.bytes == 0);
     else blocks += kept.owner->capacity >= MESSAGING__BLOCK_BYTES;
     if (log.chunks.count && kept.owner == ready && kept.data == ready->data + 4) ++*ready_blocks;
-    if (log.spare_bytes && below(2)) {
-      assert_null(log.spare);
+    if (log.spare && log.spare != ready) { /* was trimmed */
+      ready = log.spare;
+      assert_true(ready->references == 1 && ready->capacity >= MESSAGING__BLOCK_BYTES);
+      trimmed++;
+    } else if (log.spare_bytes && !log.spare && below(2)) {
       log.spare = ready = messaging__log_ready(log.spare_bytes);
       assert_true(ready->capacity >= log.spare_bytes);
       log.spare_bytes = 0;
     }
   }
   assert_true(log.first > 1);
+  assert_int_equal(trimmed > 0, blocks > 0);
   messaging__log_free(&log);
   return blocks;
 }
