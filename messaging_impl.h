@@ -1572,9 +1572,10 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
 /* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
 static inline messaging__buffer *messaging__log_ready(size_t bytes) {
   messaging__buffer *block = messaging__block_new(bytes, false);
-  size_t ready = block && block->capacity > MESSAGING__READY_BYTES ? (size_t)MESSAGING__READY_BYTES : block ? block->capacity : 0;
-  if (ready && madvise(block->data, ready, MESSAGING__MADV_POPULATE_WRITE) == 0) return block;
-  for (size_t at = 0; at < ready; at += 4096) block->data[at] = 0;
+  if (!block) return NULL;
+  size_t ready = (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES);
+  bool touched = madvise(block->data, ready, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < ready; at += 4096) block->data[at] = 0;
   return block;
 }
 

@@ -13,7 +13,7 @@
 
 /* What fails: the allocation with this number, counted from when it was set; and one of these calls. */
 static long fail_at;
-static enum { NOTHING, MAP, MUTEX, CONDATTR, CLOCK, COND } fail_call;
+static enum { NOTHING, MAP, ADVICE, MUTEX, CONDATTR, CLOCK, COND } fail_call;
 
 static bool fails(void) { return __atomic_load_n(&fail_at, __ATOMIC_SEQ_CST) > 0 && __atomic_sub_fetch(&fail_at, 1, __ATOMIC_SEQ_CST) == 0; }
 static void *hooked_malloc(size_t size) { return fails() ? NULL : malloc(size); }
@@ -29,6 +29,7 @@ static void *hooked_map(void *at, size_t size, int protection, int flags, int fd
   return area + (map_alignment - (uintptr_t)area % map_alignment) % map_alignment;
 }
 
+static int hooked_advice(void *address, size_t length, int advice) { return fail_call == ADVICE ? -1 : madvise(address, length, advice); }
 static int hooked_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes) { return fail_call == MUTEX ? 12 : pthread_mutex_init(mutex, attributes); }
 static int hooked_condattr_init(pthread_condattr_t *attributes) { return fail_call == CONDATTR ? 12 : pthread_condattr_init(attributes); }
 static int hooked_setclock(pthread_condattr_t *attributes, clockid_t id) { return fail_call == CLOCK ? 22 : pthread_condattr_setclock(attributes, id); }
@@ -38,12 +39,14 @@ static int hooked_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attr
 #define MESSAGING_REALLOC(pointer, size) hooked_realloc(pointer, size)
 #define MESSAGING_FREE(pointer) free(pointer)
 #define mmap hooked_map
+#define madvise hooked_advice
 #define pthread_mutex_init hooked_mutex_init
 #define pthread_condattr_init hooked_condattr_init
 #define pthread_condattr_setclock hooked_setclock
 #define pthread_cond_init hooked_cond_init
 #include "../messaging.h"
 #undef mmap
+#undef madvise
 #undef pthread_mutex_init
 #undef pthread_condattr_init
 #undef pthread_condattr_setclock
@@ -132,6 +135,28 @@ static void test_blocks(void **state) {
     assert_null(messaging__part_new(block));
     messaging__buffer_drop(block);
   }
+}
+
+/* What was made ready is in memory, by either way, but for the rest of a very large block. */
+static void test_ready_blocks(void **state) {
+  (void)state;
+  enum { PAGE = 4096 };
+  size_t pages = (MESSAGING__READY_BYTES + MESSAGING__BLOCK_BYTES) / PAGE;
+  unsigned char *there = malloc(pages);
+  assert_non_null(there);
+  for (int fails = 0; fails < 2; fails++) {
+    fail_call = fails ? ADVICE : NOTHING;
+    messaging__buffer *small = messaging__log_ready(1), *large = messaging__log_ready(MESSAGING__READY_BYTES + 1);
+    fail_call = NOTHING;
+    assert_true(small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
+    assert_int_equal(mincore(small->data, small->capacity, there), 0);
+    for (size_t i = 0; i < small->capacity / PAGE; i++) assert_true(there[i] & 1);
+    assert_int_equal(mincore(large->data, large->capacity, there), 0);
+    for (size_t i = 0; i < pages; i++) assert_int_equal(there[i] & 1, i < MESSAGING__READY_BYTES / PAGE);
+    messaging__buffer_drop(small);
+    messaging__buffer_drop(large);
+  }
+  free(there);
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {
@@ -623,6 +648,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_map_against_a_table),
       cmocka_unit_test(test_blocks),
+      cmocka_unit_test(test_ready_blocks),
       cmocka_unit_test(test_outbox_in_blocks_without_memory),
       cmocka_unit_test(test_outbox_limits),
       cmocka_unit_test(test_cause_is_sticky),

@@ -651,6 +651,27 @@ static messaging__peer *announce(net *l, pid_t id) {
   return NULL;
 }
 
+/* Many who are owed an acknowledgement get it some at a time, so that relays pass in between. */
+static void test_many_are_owed(void **state) {
+  (void)state;
+  enum { MANY = MESSAGING__LOOK_RATE + 44 };
+  net *l = joined(0);
+  for (pid_t id = -1; id >= -MANY; id--) {
+    assert_int_equal(messaging__im_add(&l->im, (messaging_child){id, 7}, l->now), MESSAGING_OK);
+    messaging__im_owe(&l->im, announce(l, id), l->now);
+  }
+  settle(l);
+  size_t statuses = l->sent_down[MESSAGING__STATUS];
+  l->now += LEISURE_MS;
+  messaging__im_pump(&l->im, l->now);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + MESSAGING__LOOK_RATE);
+  assert_true(l->im.owed_count == MANY - MESSAGING__LOOK_RATE && messaging__im_deadline(&l->im, l->now) == l->now + 1);
+  messaging__im_pump(&l->im, l->now + 1);
+  assert_int_equal(l->sent_down[MESSAGING__STATUS], statuses + MANY);
+  assert_true(l->im.owed_count == 0 && l->im.owed_at == MESSAGING__NEVER);
+  free_net(l);
+}
+
 /* Each of the first has a slot of its own, the others none; what becomes free is given out again. */
 static void test_slots(void **state) {
   (void)state;
@@ -2093,6 +2114,7 @@ int main(void) {
       cmocka_unit_test(test_run_over_another),
       cmocka_unit_test(test_slot_changes),
       cmocka_unit_test(test_slots),
+      cmocka_unit_test(test_many_are_owed),
       cmocka_unit_test(test_output),
       cmocka_unit_test(test_gap_and_repair),
       cmocka_unit_test(test_repair_with_loss),
