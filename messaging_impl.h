@@ -2253,7 +2253,7 @@ static inline void messaging__worker_set_window(messaging__worker *worker, uint6
   if (worker->window == 0 && window > 0) messaging__worker_go_back(worker, now);
   worker->window = window;
   if (window == 0) worker->probe_at = messaging__earlier(worker->probe_at, now + worker->probe_ms);
-  else if (window > 0 && worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
+  else if (worker->flights.count == 0) worker->probe_at = MESSAGING__NEVER; /* nothing is left to ask about */
 }
 
 /* ---- Worker: what comes down ---- */
