@@ -152,7 +152,7 @@ typedef struct {
   size_t message_bytes_max; /* 16 MiB, at most 1 GiB: the largest encoded message; alike in all processes of a system */
   size_t outbox_bytes_max;  /* 64 MiB: sent here, not yet accepted by the supervisor. Each queue: at least twice the message */
   size_t inbox_bytes_max;   /* 64 MiB: delivered here, not yet received by the application */
-  size_t history_bytes_max; /* 256 MiB, supervisor: the generation's relay messages; a large one has one block more, of 2 to 16 MiB */
+  size_t history_bytes_max; /* 256 MiB, supervisor: the generation's relay messages; from 32 MiB on a block of up to a sixteenth comes on top */
 
   /* Supervisor: what to do when the history is full and somebody still needs its oldest part. false: new relay messages are
    * refused (MESSAGING_EFULL) until the slowest has caught up or is gone. true: the slow are fenced; they are told

@@ -897,6 +897,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *   first above what is known   those between are gone: tell the application, and go on from first
  *   REPORT with ranges          REPAIR
  *   UP_ANSWER, DOWN_ANSWER      STATUS, REPORT
+ *   a subscription, again       whoever makes it was cut off: STATUS flagged 1
  *   flag 2 upwards              add it to terms, HEARTBEAT; repeat terms to each until it has sent flag 4. Who finds another's nonce than its own in terms
  *                               is to terminate
  *   flag 8 upwards, 4 downwards the same flag shifted: 8 downwards, 16 upwards
@@ -2899,15 +2900,15 @@ static inline bool messaging__im_terminates(const messaging__im *im, const messa
 
 /* ---- Supervisor: what goes down ---- */
 
-/* How long an acknowledgement may wait that nobody waits for: most go along with a heartbeat. */
-static inline uint32_t messaging__im_leisure_ms(const messaging__im *im) {
-  if (im->heartbeat_ms < MESSAGING__ACK_MS) return MESSAGING__ACK_MS;
+/* How long an acknowledgement may wait. When nobody waits for it, most go along with a heartbeat. */
+static inline uint32_t messaging__im_leisure_ms(const messaging__im *im, bool hasty) {
+  if (hasty || im->heartbeat_ms < MESSAGING__ACK_MS) return MESSAGING__ACK_MS;
   return im->heartbeat_ms < MESSAGING__ACK_MAX_MS ? im->heartbeat_ms : (uint32_t)MESSAGING__ACK_MAX_MS;
 }
 
 /* At most so often may each worker acknowledge, but for who gets much, so that thousands of them do not drown their supervisor. */
 static inline uint32_t messaging__im_ack_ms(const messaging__im *im, bool hasty) {
-  uint32_t ms = hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im);
+  uint32_t ms = messaging__im_leisure_ms(im, hasty);
   return im->live / 4 < ms ? ms : im->live / 4;
 }
 
@@ -2916,7 +2917,7 @@ static inline void messaging__im_owe(messaging__im *im, messaging__peer *peer, u
   if (peer->owed) return;
   peer->owed = true;
   im->owed_count++;
-  im->owed_at = messaging__earlier(im->owed_at, now + (im->hasty ? (uint32_t)MESSAGING__ACK_MS : messaging__im_leisure_ms(im)));
+  im->owed_at = messaging__earlier(im->owed_at, now + messaging__im_leisure_ms(im, im->hasty));
   if (peer->owed_listed) return;
   peer->owed_listed = true;
   messaging__ring_push(&im->owed, &peer);
@@ -2949,9 +2950,12 @@ static inline void messaging__im_put_news(messaging__im *im, messaging__writer *
   }
 }
 
+/* Whether a quarter of the history was published since all were last asked to acknowledge soon. */
+static inline bool messaging__im_quarter(const messaging__im *im) { return im->unasked_bytes > im->inbox->log.bytes_max / 4; }
+
 static inline void messaging__im_heartbeat(messaging__im *im, uint64_t now) {
   messaging__writer writer;
-  bool quarter = im->unasked_bytes > im->inbox->log.bytes_max / 4, full = im->asked_next == messaging__im_next(im);
+  bool quarter = messaging__im_quarter(im), full = im->asked_next == messaging__im_next(im);
   im->hasty = quarter || full;
   if (quarter) im->unasked_bytes = 0;
   messaging__frame_begin(&writer, NULL, 'B', MESSAGING__HEARTBEAT, &im->era);
@@ -3006,7 +3010,7 @@ static inline void messaging__im_publish(messaging__im *im, messaging__slice fra
   im->port.send(im->port.self, frame);
   im->stats.batches_sent++;
   im->unasked_bytes += frame.size;
-  if (!im->hasty && im->unasked_bytes > im->inbox->log.bytes_max / 4) im->heartbeat_due = true;
+  if (!im->hasty && messaging__im_quarter(im)) im->heartbeat_due = true;
   if (!im->hasty) im->heartbeat_at = now + im->heartbeat_ms;
   if (im->marked_at != MESSAGING__NEVER) return;
   im->marking = messaging__im_next(im);
@@ -4052,7 +4056,6 @@ typedef struct {
   uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
-  bool in_background;       /* the background thread takes a step */
   size_t spare_bytes;       /* it is to make a block of this size ready; 0: none */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
 
@@ -4396,8 +4399,8 @@ static inline void messaging__look_at_out(messaging__handle *handle) {
 
 /* A timer that is early is left alone, since another deadline may come before it, unless its own thread is awake anyway and sees much more time. */
 static inline void messaging__arm(messaging__handle *handle, uint64_t deadline_ms) {
-  bool later = handle->in_background && deadline_ms > handle->armed_ms && deadline_ms - handle->armed_ms > MESSAGING__ACK_MS;
-  if (deadline_ms >= handle->armed_ms && !later) return;
+  bool much_later = deadline_ms > handle->armed_ms && deadline_ms - handle->armed_ms > MESSAGING__ACK_MS;
+  if (deadline_ms >= handle->armed_ms && !(much_later && messaging__on_background(handle))) return;
   struct itimerspec when;
   memset(&when, 0, sizeof when);
   when.it_value.tv_sec = (time_t)(deadline_ms / 1000u);
@@ -4453,7 +4456,8 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
   uint64_t deadline;
   if (handle->is_im) {
     messaging__im_pump(&handle->im, now);
-    if (handle->out_woken || handle->in_background || handle->im.joined < handle->im.live) messaging__look_at_out(handle);
+    /* The background thread looks each time: what was sent may have swallowed the edge of a subscription. Others look when somebody is to join. */
+    if (handle->out_woken || handle->im.joined < handle->im.live || messaging__on_background(handle)) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
     if (own && messaging__order_spare(handle)) messaging__wake(handle);
   } else {
@@ -4620,9 +4624,7 @@ static inline void *messaging__main(void *argument) {
     MESSAGING__SWAP(&handle->work, 0u);
     for (int i = 0; i < count; i++) messaging__take_event(handle, events[i].data.u64);
     bool stop = handle->stop;
-    handle->in_background = true;
     bool more = messaging__step(handle, 0);
-    handle->in_background = false;
     bool spare = handle->spare_bytes > 0 || (!more && messaging__order_spare(handle));
     pthread_mutex_unlock(&handle->core);
     messaging__dispatch(handle);

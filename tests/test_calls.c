@@ -15,6 +15,16 @@ static const messaging_child someone = {-1, 7};
 static const fact a_fact = {.id = 1, .text = "x", .text_size = 1};
 static const messaging_output an_output = {MESSAGING_LOG, 1, "x", 1};
 
+/* A supervisor and a worker in this process, joined. */
+static bus_ctx *join_here(world *w) {
+  start(w, 0, NULL, NULL);
+  bus_ctx *worker = worker_here(w, NULL, someone.pid);
+  assert_ok(bus_add_child_process(w->im, someone));
+  assert_ok(bus_run_worker(worker, NULL, NULL));
+  wait_joined(w, 1);
+  return worker;
+}
+
 /* What every call that has a handle gives, be it a supervisor's call or not. */
 static void check_every_call(bus_ctx *ctx, messaging_status expected, messaging_status expected_of_supervisors_calls) {
   bus_batch batch = {.count = 99};
@@ -417,11 +427,7 @@ static void *send_one(void *ctx) {
 
 static void test_wait(void **state) {
   world *w = *state;
-  start(w, 0, NULL, NULL);
-  bus_ctx *worker = worker_here(w, NULL, -1);
-  assert_ok(bus_add_child_process(w->im, someone));
-  assert_ok(bus_run_worker(worker, NULL, NULL));
-  wait_joined(w, 1);
+  bus_ctx *worker = join_here(w);
   bus_ctx *both[] = {w->im, worker};
   for (int i = 0; i < 2; i++) {
     assert_status(MESSAGING_ETIMEDOUT, bus_wait(both[i], 0));
@@ -548,11 +554,7 @@ static bool relay_large(bus_ctx *worker, world *w) {
 /* While one thread waits and relays, the background thread makes the history's next block ready. */
 static void test_history_made_ready(void **state) {
   world *w = *state;
-  start(w, 0, NULL, NULL);
-  bus_ctx *worker = worker_here(w, NULL, -1);
-  assert_ok(bus_add_child_process(w->im, someone));
-  assert_ok(bus_run_worker(worker, NULL, NULL));
-  wait_joined(w, 1);
+  bus_ctx *worker = join_here(w);
   const messaging__buffer *spare = NULL;
   WAIT_FOR(relay_large(worker, w) && (spare = history_block(w->im, true)) != NULL);
   WAIT_FOR(relay_large(worker, w) && history_block(w->im, false) == spare);
@@ -564,10 +566,7 @@ static void test_history_made_ready(void **state) {
 static void test_many_threads(void **state) {
   world *w = *state;
   enum { ENDS = 2, PER_END = THREADS_SENDING + 1 };
-  start(w, 0, NULL, NULL);
-  bus_ctx *worker = worker_here(w, NULL, -1);
-  assert_ok(bus_add_child_process(w->im, someone));
-  assert_ok(bus_run_worker(worker, NULL, NULL));
+  bus_ctx *worker = join_here(w);
   bus_ctx *ends[ENDS] = {w->im, worker};
   logbook *logs[ENDS] = {w->log, logbook_make()};
   pthread_t threads[ENDS * PER_END];
