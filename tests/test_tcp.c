@@ -285,7 +285,13 @@ static void test_host_name(void **state) {
   messaging_options im = {0}, worker = {0};
   messaging_addresses at;
   bus_ctx *ctx;
+  struct addrinfo *found;
   (void)state;
+  if (getaddrinfo("localhost", NULL, NULL, &found) != 0) {
+    print_message("skipped: this machine does not know localhost (no /etc/hosts, as in a bare chroot)\n");
+    skip();
+  }
+  freeaddrinfo(found);
   im.bind = "tcp://localhost:*";
   im.plaintext_ok = worker.plaintext_ok = true;
   assert_int_equal(bus_init_im(&ctx, &at, &im), MESSAGING_OK);
