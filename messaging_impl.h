@@ -211,6 +211,8 @@ enum {
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: there a huge page */
   MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
+  MESSAGING__SMALL_PAGED = 8,               /* times 2 MB of it in small pages before huge ones are tried, */
+  MESSAGING__SMALL_PAGED_MAX = 64,          /* and again, after they were dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -463,9 +465,9 @@ static inline void messaging__block_free(messaging__buffer *block) {
   MESSAGING_FREE(block);
 }
 
-/* Memory of at least so many bytes, for many buffers. In huge pages, if the system has some to give: memory that is touched for the first time 4 KB at a
- * time costs more than all else that happens to the bytes that are written there. But a virtual machine may have to get a huge page from its host first,
- * and then that costs more than small ones: huge is for what is used again. */
+/* Memory of at least so many bytes, for many buffers. To touch new memory for the first time, 4 KB at a time, may cost more than all else that happens to
+ * the bytes that are written there; in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its
+ * host first, six times as much. So huge is for what is used again, or for who looks what it costs (page_in). */
 static inline messaging__buffer *messaging__block_new(size_t least, bool huge) {
   const size_t page = MESSAGING__BLOCK_BYTES;
   size_t size = (least + page - 1) / page * page;
@@ -483,6 +485,36 @@ static inline messaging__buffer *messaging__block_new(size_t least, bool huge) {
   madvise(block->data, size, huge ? MESSAGING__MADV_HUGEPAGE : MESSAGING__MADV_NOHUGEPAGE);
   block->release = messaging__block_free;
   return block;
+}
+
+/* What new memory cost last. Huge pages are tried when so much came in small ones that a dear try matters little, and go on until one was dearer. */
+typedef struct {
+  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
+  uint32_t small;    /* times that they did since huge ones were tried */
+  bool dear;         /* which were dearer */
+} messaging__paging;
+
+static inline uint64_t messaging__thread_cpu_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Touches a huge page's bytes of a block that was made with small ones. */
+static inline void messaging__page_in(uint8_t *data, messaging__paging *paging) {
+  bool huge = paging->small >= (uint32_t)(paging->dear ? MESSAGING__SMALL_PAGED_MAX : MESSAGING__SMALL_PAGED);
+  if (huge) madvise(data, MESSAGING__BLOCK_BYTES, MESSAGING__MADV_HUGEPAGE);
+  uint64_t cost_ns = messaging__thread_cpu_ns();
+  bool touched = madvise(data, MESSAGING__BLOCK_BYTES, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < MESSAGING__BLOCK_BYTES; at += 4096) data[at] = 0;
+  cost_ns = messaging__thread_cpu_ns() - cost_ns;
+  if (!huge) {
+    paging->small_ns = cost_ns;
+    paging->small++;
+    return;
+  }
+  paging->dear = cost_ns > paging->small_ns;
+  if (paging->dear) paging->small = 0;
 }
 
 static inline void messaging__part_free(messaging__buffer *part) {
@@ -1621,12 +1653,10 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
 }
 
 /* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
-static inline messaging__buffer *messaging__log_ready(size_t bytes) {
+static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging) {
   messaging__buffer *block = messaging__block_new(bytes, false);
-  if (!block) return NULL;
-  size_t ready = (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES);
-  bool touched = madvise(block->data, ready, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < ready; at += 4096) block->data[at] = 0;
+  size_t ready = block ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
+  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, paging);
   return block;
 }
 
@@ -4107,6 +4137,7 @@ typedef struct {
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
   size_t spare_bytes;       /* the background thread is to make a block of this size ready; 0: none */
+  messaging__paging paging; /* for it */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
 
   pthread_t thread;
@@ -4662,7 +4693,7 @@ static inline void messaging__take_event(messaging__handle *handle, uint64_t eve
 static inline void messaging__make_spare(messaging__handle *handle) {
   size_t bytes = MESSAGING__LOAD(&handle->spare_bytes);
   if (bytes == 0) return;
-  messaging__buffer *block = messaging__log_ready(bytes);
+  messaging__buffer *block = messaging__log_ready(bytes, &handle->paging);
   messaging__buffer_drop(MESSAGING__SWAP(&handle->inbox.log.spare, block));
   MESSAGING__STORE(&handle->spare_bytes, (size_t)0);
 }

@@ -29,7 +29,12 @@ static void *hooked_map(void *at, size_t size, int protection, int flags, int fd
   return area + (map_alignment - (uintptr_t)area % map_alignment) % map_alignment;
 }
 
-static int hooked_advice(void *address, size_t length, int advice) { return fail_call == ADVICE ? -1 : madvise(address, length, advice); }
+static unsigned huge_asked; /* times that the system was asked for huge pages */
+
+static int hooked_advice(void *address, size_t length, int advice) {
+  huge_asked += advice == MADV_HUGEPAGE;
+  return fail_call == ADVICE ? -1 : madvise(address, length, advice);
+}
 static int hooked_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes) { return fail_call == MUTEX ? 12 : pthread_mutex_init(mutex, attributes); }
 static int hooked_condattr_init(pthread_condattr_t *attributes) { return fail_call == CONDATTR ? 12 : pthread_condattr_init(attributes); }
 static int hooked_setclock(pthread_condattr_t *attributes, clockid_t id) { return fail_call == CLOCK ? 22 : pthread_condattr_setclock(attributes, id); }
@@ -120,7 +125,7 @@ static void test_blocks(void **state) {
   for (long at = 1; at <= 2; at++) {
     fail_at = at == 1 ? 1 : 0;
     fail_call = at == 2 ? MAP : NOTHING;
-    assert_null(at == 1 ? messaging__block_new(1, true) : messaging__log_ready(1));
+    assert_null(at == 1 ? messaging__block_new(1, true) : messaging__log_ready(1, &(messaging__paging){0}));
     fail_call = NOTHING;
   }
   for (int aligned = 0; aligned < 2; aligned++) {
@@ -146,7 +151,8 @@ static void test_ready_blocks(void **state) {
   assert_non_null(there);
   for (int fails = 0; fails < 2; fails++) {
     fail_call = fails ? ADVICE : NOTHING;
-    messaging__buffer *small = messaging__log_ready(1), *large = messaging__log_ready(MESSAGING__READY_BYTES + 1);
+    messaging__paging paging = {0};
+    messaging__buffer *small = messaging__log_ready(1, &paging), *large = messaging__log_ready(MESSAGING__READY_BYTES + 1, &paging);
     fail_call = NOTHING;
     assert_true(small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
     assert_int_equal(mincore(small->data, small->capacity, there), 0);
@@ -157,6 +163,34 @@ static void test_ready_blocks(void **state) {
     messaging__buffer_drop(large);
   }
   free(there);
+}
+
+/* Times in a row that pages are touched in small ones before huge ones are tried; what those had cost is made up. */
+static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint64_t small_ns) {
+  for (unsigned small = 0;; small++) {
+    huge_asked = 0;
+    paging->small_ns = small_ns;
+    messaging__page_in(data, paging);
+    if (huge_asked) return small;
+    assert_true(paging->small_ns > 0 && paging->small_ns < UINT64_MAX);
+  }
+}
+
+/* Huge pages are tried after some small ones, go on while they are no dearer, and are left alone for long when they were. */
+static void test_pages_by_cost(void **state) {
+  (void)state;
+  enum { CHEAPER = 3 };
+  const uint64_t dear = 0, cheap = UINT64_MAX;
+  messaging__paging paging = {0};
+  messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES, false);
+  assert_non_null(block);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__SMALL_PAGED);
+  for (int i = 0; i < CHEAPER; i++) assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
+  assert_int_equal(small_before_huge(block->data, &paging, dear), 0);
+  assert_int_equal(small_before_huge(block->data, &paging, dear), MESSAGING__SMALL_PAGED_MAX);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__SMALL_PAGED_MAX);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
+  messaging__buffer_drop(block);
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {
@@ -649,6 +683,7 @@ int main(void) {
       cmocka_unit_test(test_map_against_a_table),
       cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_ready_blocks),
+      cmocka_unit_test(test_pages_by_cost),
       cmocka_unit_test(test_outbox_in_blocks_without_memory),
       cmocka_unit_test(test_outbox_limits),
       cmocka_unit_test(test_cause_is_sticky),

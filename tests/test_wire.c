@@ -503,6 +503,7 @@ static void check_walk(const messaging__log *log) {
 /* Appends, finds, walks and trims; how many of the chunks that were seen were blocks, and how many of these had been made ready before. */
 static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *ready_blocks) {
   messaging__log log = {0};
+  messaging__paging paging = {0};
   messaging__buffer *ready = NULL;
   size_t blocks = 0, trimmed = 0;
   *ready_blocks = 0;
@@ -534,7 +535,7 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
       assert_true(ready->references == 1 && ready->capacity >= MESSAGING__BLOCK_BYTES);
       trimmed++;
     } else if (log.spare_bytes && !log.spare && below(2)) {
-      log.spare = ready = messaging__log_ready(log.spare_bytes);
+      log.spare = ready = messaging__log_ready(log.spare_bytes, &paging);
       assert_true(ready->capacity >= log.spare_bytes);
       log.spare_bytes = 0;
     }
