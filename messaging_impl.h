@@ -21,7 +21,7 @@
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
  *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
- *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share_input).
+ *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
  * An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
  *
@@ -4128,6 +4128,7 @@ typedef struct {
   unsigned slot;            /* a worker's: whose batches its subscriptions leave out */
   bool in_parts;            /* in the middle of a frame of several parts, which nobody sends */
   bool out_woken;
+  bool out_watched; /* a worker's: see watch_out */
 
   pthread_mutex_t gate, core;
   pthread_cond_t progress;  /* with core: after every step while somebody waits */
@@ -4321,13 +4322,26 @@ static inline bool messaging__epoll(messaging__handle *handle, int operation, in
   return messaging__epoll_in(handle->epoll_fd, operation, fd, events, what, id);
 }
 
-/* Has the input socket wake the thread that is in wait, if there is one, else the background thread: of those who share a descriptor with
- * EPOLLEXCLUSIVE the kernel wakes the first that sleeps, in the order in which they were added. */
-static inline bool messaging__share_input(messaging__handle *handle) {
+/* Has a socket wake the thread that is in wait, if there is one, else the background thread: of those who share a descriptor with EPOLLEXCLUSIVE
+ * the kernel wakes the first that sleeps, in the order in which they were added. */
+static inline bool messaging__share(messaging__handle *handle, int fd, uint64_t what) {
   uint32_t events = EPOLLIN | EPOLLEXCLUSIVE;
-  return messaging__epoll_in(handle->wait_fd, EPOLL_CTL_ADD, handle->in_fd, events, MESSAGING__EVENT_IN, 0) &&
+  return messaging__epoll_in(handle->wait_fd, EPOLL_CTL_ADD, fd, events, what, 0) && messaging__epoll(handle, EPOLL_CTL_ADD, fd, events, what, 0);
+}
+
+/* A supervisor hears of subscriptions by its output socket. A worker waits for its own only while that takes nothing (watch_out): a descriptor also
+ * tells that libzmq has sent 500 frames, which nobody has to wake for. */
+static inline bool messaging__share_sockets(messaging__handle *handle) {
+  return messaging__share(handle, handle->in_fd, MESSAGING__EVENT_IN) &&
          messaging__epoll_in(handle->wait_fd, EPOLL_CTL_ADD, handle->inbox.event_fd, EPOLLIN, MESSAGING__EVENT_WAKE, 0) &&
-         messaging__epoll(handle, EPOLL_CTL_ADD, handle->in_fd, events, MESSAGING__EVENT_IN, 0);
+         (handle->is_im ? messaging__share(handle, handle->out_fd, MESSAGING__EVENT_OUT)
+                        : messaging__epoll(handle, EPOLL_CTL_ADD, handle->out_fd, 0, MESSAGING__EVENT_OUT, 0));
+}
+
+static inline void messaging__watch_out(messaging__handle *handle, bool watched) {
+  if (handle->out_watched == watched) return;
+  uint32_t events = watched ? EPOLLIN : 0u;
+  if (messaging__epoll(handle, EPOLL_CTL_MOD, handle->out_fd, events, MESSAGING__EVENT_OUT, 0)) handle->out_watched = watched;
 }
 
 static inline bool messaging__readable_now(int fd) {
@@ -4551,6 +4565,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
     if (handle->worker.renew) messaging__renew(handle);
+    messaging__watch_out(handle, handle->worker.stalled);
     deadline = messaging__worker_deadline(&handle->worker, now);
   }
   messaging__arm(handle, deadline);
@@ -4872,8 +4887,7 @@ static inline messaging_status messaging__open(messaging__handle *handle, int in
   size_t size = sizeof(int);
   if (zmq_getsockopt(handle->in, ZMQ_FD, &handle->in_fd, &size) != 0 || zmq_getsockopt(handle->out, ZMQ_FD, &handle->out_fd, &size) != 0)
     return MESSAGING_ESYS;
-  bool added = messaging__share_input(handle) &&
-               messaging__epoll(handle, EPOLL_CTL_ADD, handle->out_fd, EPOLLIN, MESSAGING__EVENT_OUT, 0) &&
+  bool added = messaging__share_sockets(handle) &&
                messaging__epoll(handle, EPOLL_CTL_ADD, handle->wake_fd, EPOLLIN, MESSAGING__EVENT_WAKE, 0) &&
                messaging__epoll(handle, EPOLL_CTL_ADD, handle->timer_fd, EPOLLIN, MESSAGING__EVENT_TIMER, 0);
   return added ? MESSAGING_OK : MESSAGING_ESYS;
@@ -5763,11 +5777,12 @@ static inline uint64_t messaging__deadline(int timeout_ms) {
  * already, since whoever read before has read until nothing was left. */
 static inline void messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
   bool more = false;
-  struct epoll_event events[2];
+  struct epoll_event events[3];
   while (!MESSAGING__LOAD(&handle->inbox.readable)) {
-    int remaining = more ? 0 : messaging__remaining(deadline);
-    if (!more && epoll_wait(handle->wait_fd, events, 2, remaining) == 0 && remaining == 0) break;
+    int remaining = more ? 0 : messaging__remaining(deadline), count = more ? 0 : epoll_wait(handle->wait_fd, events, 3, remaining);
+    if (!more && count == 0 && remaining == 0) break;
     messaging__lock(handle);
+    for (int i = 0; i < count; i++) handle->out_woken = handle->out_woken || events[i].data.u64 >> 32 == MESSAGING__EVENT_OUT;
     more = messaging__step(handle, 1);
     messaging__unlock(handle);
   }

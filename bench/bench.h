@@ -12,6 +12,7 @@
 
 #define WORKERS_MAX 300u
 #define ROUNDS_MAX_SUITE 32u
+#define PAIR_TURNS 3u /* in a round, of the two systems that goals compare, where one turn says little; of the others one */
 #define RECEIVE_TIMEOUT_MS 20000 /* so long without any message, and the rest counts as lost */
 
 /* ==== A message =======================================================================================================
@@ -56,6 +57,9 @@ typedef struct {
 extern const peer peer_messaging, peer_messaging_tcp, peer_messaging_curve;
 extern const peer peer_libzmq, peer_libzmq_batch, peer_libzmq_typed, peer_libzmq_echo, peer_unix, peer_pipe, peer_ring;
 extern const peer peer_czmq, peer_nng, peer_nanomsg;
+
+/* Whether it is one of the two that goals compare. */
+static inline bool peer_in_goals(const peer *system) { return system == &peer_messaging || system == &peer_libzmq; }
 
 /* All that were found when this was built, this library first, bare libzmq second. */
 size_t peers_all(const peer **out, size_t max);
@@ -134,7 +138,7 @@ void scene_path(const scene *s, char *out, size_t size, const char *prefix, cons
 /* ==== Results ========================================================================================================= */
 
 typedef struct {
-  double values[ROUNDS_MAX_SUITE];
+  double values[ROUNDS_MAX_SUITE * PAIR_TURNS]; /* NAN: that one was not measured */
   size_t count;
 } series;
 
@@ -143,8 +147,10 @@ typedef struct {
 } spread;
 
 void series_add(series *s, double value);
+/* The value of one turn, so that turns in which something failed, or was left out, do not shift the others. */
+void series_set(series *s, size_t turn, double value);
 spread series_spread(const series *s);
-/* Round by round, one over the other. */
+/* Turn by turn, one over the other. */
 spread series_ratio(const series *over, const series *under);
 
 typedef struct {

@@ -94,7 +94,7 @@ static void take_part(scene *s, uint32_t worker, void *end) {
   else load(s, end);
 }
 
-/* ==== A round ========================================================================================================= */
+/* ==== A turn ========================================================================================================== */
 
 typedef struct {
   size_t systems;
@@ -108,7 +108,7 @@ typedef struct {
   uint32_t count;
 } mode;
 
-static void note_round(config *c, size_t i, uint32_t round, const mode *m, trips *t, double cpu_ns, double sleeps, FILE *csv) {
+static void note_turn(config *c, size_t i, uint32_t turn, const mode *m, trips *t, double cpu_ns, double sleeps, FILE *csv) {
   bool valid = t->answered == t->count;
   int64_t *sorted = t->trip_ns + WARM;
   size_t count = valid ? t->count - WARM : 0;
@@ -116,19 +116,19 @@ static void note_round(config *c, size_t i, uint32_t round, const mode *m, trips
   double p50 = (double)quantile_ns(sorted, count, 0.5) / 1e3, p90 = (double)quantile_ns(sorted, count, 0.9) / 1e3;
   double p99 = (double)quantile_ns(sorted, count, 0.99) / 1e3, max = (double)quantile_ns(sorted, count, 1) / 1e3;
   if (valid) {
-    series_add(&c->p50_us[i], p50);
-    series_add(&c->p99_us[i], p99);
-    series_add(&c->max_us[i], max);
-    series_add(&c->cpu_us[i], cpu_ns / t->count / 1e3);
-    series_add(&c->sleeps[i], sleeps / t->count);
+    series_set(&c->p50_us[i], turn, p50);
+    series_set(&c->p99_us[i], turn, p99);
+    series_set(&c->max_us[i], turn, max);
+    series_set(&c->cpu_us[i], turn, cpu_ns / t->count / 1e3);
+    series_set(&c->sleeps[i], turn, sleeps / t->count);
   }
   c->invalid[i] += !valid;
   if (csv)
     fprintf(csv, "%s,%s,%d,%u,%u,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f\n", c->system[i]->name, m->loaded ? "load" : "idle", m->one_core ? 1 : 2,
-            t->count - WARM, round + 1, valid, p50, p90, p99, max, cpu_ns / t->count / 1e3, sleeps / t->count);
+            t->count - WARM, turn + 1, valid, p50, p90, p99, max, cpu_ns / t->count / 1e3, sleeps / t->count);
 }
 
-static void run_system(config *c, size_t i, uint32_t round, const mode *m, FILE *csv) {
+static void run_system(config *c, size_t i, uint32_t turn, const mode *m, FILE *csv) {
   size_t bytes = sizeof(trips) + (m->count + WARM) * sizeof(int64_t);
   trips *t = shared_make(bytes);
   t->count = m->count + WARM;
@@ -145,7 +145,7 @@ static void run_system(config *c, size_t i, uint32_t round, const mode *m, FILE 
     sleeps += (double)scene_sleeps(s);
     scene_end(s);
   }
-  note_round(c, i, round, m, t, cpu_ns, sleeps, csv);
+  note_turn(c, i, turn, m, t, cpu_ns, sleeps, csv);
   shared_release(t, bytes);
 }
 
@@ -199,10 +199,13 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
   config *c = checked_calloc(1, sizeof *c);
   for (size_t i = 0; i < u->peer_count; i++) {
     const peer *p = u->peers[i];
-    if (all || p == &peer_messaging || p == &peer_libzmq || p == &peer_libzmq_echo) c->system[c->systems++] = p;
+    if (all || peer_in_goals(p) || p == &peer_libzmq_echo) c->system[c->systems++] = p;
   }
-  for (uint32_t round = 0; round < u->options->rounds; round++)
-    for (size_t i = 0; i < c->systems; i++) run_system(c, (i + round) % c->systems, round, m, csv);
+  for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++)
+    for (size_t i = 0; i < c->systems; i++) {
+      size_t next = (i + turn) % c->systems;
+      if (turn % PAIR_TURNS == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, m, csv);
+    }
   size_t base = position(c, baseline);
   if (base == c->systems) base = 0;
   print_config(c, m, base);
@@ -213,7 +216,7 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
 
 void bench_latency(const suite *u) {
   FILE *csv = csv_open(u->options, "latency",
-                       "system,mode,cores,trips,round,valid,p50_us,p90_us,p99_us,max_us,cpu_us_a_trip,sleeps_a_trip");
+                       "system,mode,cores,trips,turn,valid,p50_us,p90_us,p99_us,max_us,cpu_us_a_trip,sleeps_a_trip");
   FILE *summary = csv_open(u->options, "latency_summary",
                            "system,mode,cores,p50_ratio,p50_ratio_min,p50_ratio_max,p99_ratio,p99_ratio_min,p99_ratio_max,"
                            "p50_us,p99_us,cpu_us,sleeps");

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,12 +11,20 @@
 /* ==== Series ========================================================================================================== */
 
 void series_add(series *s, double value) {
-  if (s->count < ROUNDS_MAX_SUITE) s->values[s->count++] = value;
+  series_set(s, s->count, value);
+}
+
+void series_set(series *s, size_t turn, double value) {
+  if (turn >= sizeof s->values / sizeof s->values[0]) return;
+  while (s->count <= turn) s->values[s->count++] = NAN;
+  s->values[turn] = value;
 }
 
 spread series_spread(const series *s) {
-  series sorted = *s;
-  if (s->count == 0) return (spread){0};
+  series sorted = {0};
+  for (size_t i = 0; i < s->count; i++)
+    if (!isnan(s->values[i])) sorted.values[sorted.count++] = s->values[i];
+  if (sorted.count == 0) return (spread){0};
   double middle = median(sorted.values, sorted.count);
   return (spread){middle, sorted.values[0], sorted.values[sorted.count - 1]};
 }
@@ -23,7 +32,7 @@ spread series_spread(const series *s) {
 spread series_ratio(const series *over, const series *under) {
   series ratios = {0};
   for (size_t i = 0; i < over->count && i < under->count; i++)
-    if (under->values[i] > 0) series_add(&ratios, over->values[i] / under->values[i]);
+    if (!isnan(over->values[i]) && under->values[i] > 0) series_add(&ratios, over->values[i] / under->values[i]);
   return series_spread(&ratios);
 }
 

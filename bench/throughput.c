@@ -14,29 +14,32 @@ typedef struct {
   series rate[16];      /* messages a second */
   series cpu_ns[16];    /* a delivery */
   series sender_ns[16]; /* of the sending thread, a message */
-  unsigned invalid[16]; /* rounds in which something was lost, disordered, or that did not run */
+  unsigned invalid[16]; /* turns in which something was lost, disordered, or that did not run */
 } config;
 
-static void run_system(config *c, size_t i, uint32_t round, FILE *csv) {
+static void run_system(config *c, size_t i, uint32_t turn, FILE *csv) {
   burst b = burst_run(&(burst_plan){c->system[i], c->receivers, c->size, c->count, NULL});
   double count = b.count > 0 ? b.count : 1, deliveries = count * c->receivers;
   if (b.valid) {
-    series_add(&c->rate[i], count / b.wall_ns * 1e9);
-    series_add(&c->cpu_ns[i], b.cpu_ns / deliveries);
-    series_add(&c->sender_ns[i], b.sender_ns / count);
+    series_set(&c->rate[i], turn, count / b.wall_ns * 1e9);
+    series_set(&c->cpu_ns[i], turn, b.cpu_ns / deliveries);
+    series_set(&c->sender_ns[i], turn, b.sender_ns / count);
   }
   c->invalid[i] += !b.valid;
   if (csv)
-    fprintf(csv, "%s,%u,%u,%u,%u,%d,%llu,%llu,%.1f,%.1f,%.0f,%.1f,%.1f\n", c->system[i]->name, c->receivers, c->size, b.count, round + 1,
+    fprintf(csv, "%s,%u,%u,%u,%u,%d,%llu,%llu,%.1f,%.1f,%.0f,%.1f,%.1f\n", c->system[i]->name, c->receivers, c->size, b.count, turn + 1,
             b.valid, (unsigned long long)b.lost, (unsigned long long)b.disordered, b.wall_ns / 1e3, b.cpu_ns / 1e3,
             b.wall_ns > 0 ? count / b.wall_ns * 1e9 : 0, b.cpu_ns / deliveries, b.sender_ns / count);
 }
 
-/* Systems take turns within a round, and who comes first changes from round to round. */
+/* Systems take turns, and who comes first changes. */
 static void run_config(const suite *u, config *c, FILE *csv) {
   c->count = burst_count(c->receivers, c->size);
-  for (uint32_t round = 0; round < u->options->rounds; round++)
-    for (size_t i = 0; i < c->systems; i++) run_system(c, (i + round) % c->systems, round, csv);
+  for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++)
+    for (size_t i = 0; i < c->systems; i++) {
+      size_t next = (i + turn) % c->systems;
+      if (turn % PAIR_TURNS == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, csv);
+    }
 }
 
 /* ==== Tables ========================================================================================================== */
@@ -105,7 +108,7 @@ static void finish(const config *c, bool small, FILE *summary) {
 
 static void add_systems(const suite *u, config *c, bool all) {
   for (size_t i = 0; i < u->peer_count; i++)
-    if (all || u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq) c->system[c->systems++] = u->peers[i];
+    if (all || peer_in_goals(u->peers[i])) c->system[c->systems++] = u->peers[i];
 }
 
 static void run_and_finish(const suite *u, FILE *csv, FILE *summary, uint32_t receivers, uint32_t size, bool all, bool small) {
@@ -121,11 +124,11 @@ static void run_and_finish(const suite *u, FILE *csv, FILE *summary, uint32_t re
 
 void bench_throughput(const suite *u) {
   static const uint32_t receivers[] = {2, 4, 16, 64}, small[] = {64, 140};
-  static const uint32_t all_sizes[] = {1, 16, 256, 1024, 4096, 16384, 65536, 262144, 1048576}, few_sizes[] = {1, 1024, 16384, 1048576};
+  static const uint32_t all_sizes[] = {1, 16, 256, 1024, 4096, 16384, 65536, 262144, 1048576}, few_sizes[] = {1, 1024, 16384, 262144, 1048576};
   const uint32_t *sizes = u->options->full ? all_sizes : few_sizes;
   size_t size_count = u->options->full ? sizeof all_sizes / sizeof all_sizes[0] : sizeof few_sizes / sizeof few_sizes[0];
   FILE *csv = csv_open(u->options, "throughput",
-                       "system,receivers,size,messages,round,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,"
+                       "system,receivers,size,messages,turn,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,"
                        "sender_cpu_ns_a_message");
   FILE *summary = csv_open(u->options, "throughput_summary",
                            "system,receivers,size,rate_ratio,rate_ratio_min,rate_ratio_max,cpu_ratio,cpu_ratio_min,cpu_ratio_max,"
