@@ -31,7 +31,7 @@
  * and makes it fair. Everything hangs off the handle, and the handle belongs to the process that made it: its page is wiped in a
  * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the history,
  * the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into chunks, since a
- * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches lie in huge pages, a large history in
+ * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches lie in blocks that are used again, a large history in
  * blocks that the background thread makes ready.
  *
  * The wire
@@ -211,8 +211,9 @@ enum {
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: there a huge page */
   MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
-  MESSAGING__SMALL_PAGED = 8,               /* times 2 MB of it in small pages before huge ones are tried, */
-  MESSAGING__SMALL_PAGED_MAX = 64,          /* and again, after they were dearer */
+  MESSAGING__OUTBOX_PATIENCE = 1,           /* times 2 MB of new memory in small pages before huge ones are tried: for what is used again, */
+  MESSAGING__HISTORY_PATIENCE = 8,          /* for what is not, so that a dear try matters little, */
+  MESSAGING__DEAR_PATIENCE = 64,            /* and after one that was */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -465,10 +466,8 @@ static inline void messaging__block_free(messaging__buffer *block) {
   MESSAGING_FREE(block);
 }
 
-/* Memory of at least so many bytes, for many buffers. To touch new memory for the first time, 4 KB at a time, may cost more than all else that happens to
- * the bytes that are written there; in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its
- * host first, six times as much. So huge is for what is used again, or for who looks what it costs (page_in). */
-static inline messaging__buffer *messaging__block_new(size_t least, bool huge) {
+/* Memory of at least so many bytes, for many buffers, in small pages until page_in has others. */
+static inline messaging__buffer *messaging__block_new(size_t least) {
   const size_t page = MESSAGING__BLOCK_BYTES;
   size_t size = (least + page - 1) / page * page;
   messaging__buffer *block = (messaging__buffer *)MESSAGING_MALLOC(sizeof *block);
@@ -482,16 +481,18 @@ static inline messaging__buffer *messaging__block_new(size_t least, bool huge) {
   munmap(data, excess);
   if (excess < page) munmap(data + excess + size, page - excess);
   messaging__buffer_init(block, data + excess, 0, size);
-  madvise(block->data, size, huge ? MESSAGING__MADV_HUGEPAGE : MESSAGING__MADV_NOHUGEPAGE);
+  madvise(block->data, size, MESSAGING__MADV_NOHUGEPAGE);
   block->release = messaging__block_free;
   return block;
 }
 
-/* What new memory cost last. Huge pages are tried when so much came in small ones that a dear try matters little, and go on until one was dearer. */
+/* What new memory cost last. To touch it for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are written there;
+ * in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six times as much. So
+ * huge pages are tried after some small ones, and go on until one was dearer. */
 typedef struct {
   uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
-  uint32_t small;    /* times that they did since huge ones were tried */
-  bool dear;         /* which were dearer */
+  uint32_t small;    /* times that they did since huge ones were tried, */
+  uint32_t patience; /* and times that they do before the next try */
 } messaging__paging;
 
 static inline uint64_t messaging__thread_cpu_ns(void) {
@@ -500,10 +501,10 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Touches a huge page's bytes of a block that was made with small ones. */
-static inline void messaging__page_in(uint8_t *data, messaging__paging *paging) {
-  bool huge = paging->small >= (uint32_t)(paging->dear ? MESSAGING__SMALL_PAGED_MAX : MESSAGING__SMALL_PAGED);
-  if (huge) madvise(data, MESSAGING__BLOCK_BYTES, MESSAGING__MADV_HUGEPAGE);
+/* Chooses the pages of new memory and touches as much of it as a huge page holds. */
+static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging) {
+  bool huge = paging->small >= paging->patience;
+  if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t cost_ns = messaging__thread_cpu_ns();
   bool touched = madvise(data, MESSAGING__BLOCK_BYTES, MESSAGING__MADV_POPULATE_WRITE) == 0;
   for (size_t at = 0; !touched && at < MESSAGING__BLOCK_BYTES; at += 4096) data[at] = 0;
@@ -511,10 +512,10 @@ static inline void messaging__page_in(uint8_t *data, messaging__paging *paging) 
   if (!huge) {
     paging->small_ns = cost_ns;
     paging->small++;
-    return;
+  } else if (cost_ns > paging->small_ns) {
+    paging->small = 0;
+    paging->patience = MESSAGING__DEAR_PATIENCE;
   }
-  paging->dear = cost_ns > paging->small_ns;
-  if (paging->dear) paging->small = 0;
 }
 
 static inline void messaging__part_free(messaging__buffer *part) {
@@ -1263,6 +1264,7 @@ typedef struct {
   size_t seal_bytes; /* an open batch of this size is closed: small where messages and queues are */
   size_t hint;       /* size of the last batch */
   messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
+  messaging__paging paging; /* for new ones */
   uint32_t calm;          /* so many batches in a row needed none */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
@@ -1298,6 +1300,7 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   outbox->message_bytes_max = message_bytes_max;
   outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
   outbox->hold = MESSAGING__HOLDS_ALL;
+  outbox->paging.patience = MESSAGING__OUTBOX_PATIENCE;
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
   pthread_mutex_destroy(&outbox->lock);
@@ -1424,8 +1427,12 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (block && block->capacity - block->size >= room) return block;
   if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
   while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
-  if (!block) block = messaging__block_new(2 * outbox->hint, true);
-  if (block) messaging__ring_push(&outbox->blocks, &block);
+  if (!block) {
+    block = messaging__block_new(2 * outbox->hint);
+    if (!block) return NULL;
+    messaging__page_in(block->data, block->capacity, &outbox->paging);
+  }
+  messaging__ring_push(&outbox->blocks, &block);
   return block;
 }
 
@@ -1649,14 +1656,14 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
   log->spare_bytes = bytes;
   if (block && block->capacity >= bytes) return block;
   messaging__buffer_drop(block);
-  return messaging__block_new(bytes, false);
+  return messaging__block_new(bytes);
 }
 
 /* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
 static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging) {
-  messaging__buffer *block = messaging__block_new(bytes, false);
+  messaging__buffer *block = messaging__block_new(bytes);
   size_t ready = block ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
-  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, paging);
+  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging);
   return block;
 }
 
@@ -4827,6 +4834,7 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
   handle->is_im = is_im;
   handle->options = *options;
   handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->wait_fd = handle->peer_fd = -1;
+  handle->paging.patience = MESSAGING__HISTORY_PATIENCE;
   handle->armed_ms = MESSAGING__NEVER;
   messaging__ring_init(&handle->reports, sizeof(messaging__reported));
   bool outbox = messaging__outbox_init(&handle->outbox, options->outbox_bytes_max, options->message_bytes_max);

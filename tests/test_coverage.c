@@ -125,12 +125,12 @@ static void test_blocks(void **state) {
   for (long at = 1; at <= 2; at++) {
     fail_at = at == 1 ? 1 : 0;
     fail_call = at == 2 ? MAP : NOTHING;
-    assert_null(at == 1 ? messaging__block_new(1, true) : messaging__log_ready(1, &(messaging__paging){0}));
+    assert_null(at == 1 ? messaging__block_new(1) : messaging__log_ready(1, &(messaging__paging){0}));
     fail_call = NOTHING;
   }
   for (int aligned = 0; aligned < 2; aligned++) {
     map_alignment = aligned ? MESSAGING__BLOCK_BYTES : 0;
-    messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES + 1, aligned == 0);
+    messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES + 1);
     map_alignment = 0;
     assert_non_null(block);
     assert_int_equal(block->capacity, 2 * MESSAGING__BLOCK_BYTES);
@@ -170,7 +170,7 @@ static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint
   for (unsigned small = 0;; small++) {
     huge_asked = 0;
     paging->small_ns = small_ns;
-    messaging__page_in(data, paging);
+    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging);
     if (huge_asked) return small;
     assert_true(paging->small_ns > 0 && paging->small_ns < UINT64_MAX);
   }
@@ -181,14 +181,14 @@ static void test_pages_by_cost(void **state) {
   (void)state;
   enum { CHEAPER = 3 };
   const uint64_t dear = 0, cheap = UINT64_MAX;
-  messaging__paging paging = {0};
-  messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES, false);
+  messaging__paging paging = {0, 0, MESSAGING__HISTORY_PATIENCE};
+  messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
   assert_non_null(block);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__SMALL_PAGED);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__HISTORY_PATIENCE);
   for (int i = 0; i < CHEAPER; i++) assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
   assert_int_equal(small_before_huge(block->data, &paging, dear), 0);
-  assert_int_equal(small_before_huge(block->data, &paging, dear), MESSAGING__SMALL_PAGED_MAX);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__SMALL_PAGED_MAX);
+  assert_int_equal(small_before_huge(block->data, &paging, dear), MESSAGING__DEAR_PATIENCE);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__DEAR_PATIENCE);
   assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
   messaging__buffer_drop(block);
 }

@@ -745,7 +745,7 @@ static void test_outbox_blocks_go_round(void **state) {
 /* A part of a block that needs more than is left goes on in memory of its own, with what it has. */
 static void test_part_outgrows_its_block(void **state) {
   (void)state;
-  messaging__buffer *block = messaging__block_new(1, true), *first = block ? messaging__part_new(block) : NULL;
+  messaging__buffer *block = messaging__block_new(1), *first = block ? messaging__part_new(block) : NULL;
   assert_non_null(first);
   assert_int_equal((uintptr_t)block->data % MESSAGING__BLOCK_BYTES, 0);
   assert_int_equal(block->capacity, MESSAGING__BLOCK_BYTES);
