@@ -109,6 +109,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -501,13 +502,22 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Chooses the pages of new memory and touches as much of it as a huge page holds. */
-static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging) {
+static inline void messaging__touch(uint8_t *data, size_t size) {
+  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
+}
+
+/* Chooses the pages of new memory and touches as much of it as a huge page holds. Who does so ahead of others lets those that wait for the processor
+ * go first. */
+static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, bool ahead) {
   bool huge = paging->small >= paging->patience;
   if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t cost_ns = messaging__thread_cpu_ns();
-  bool touched = madvise(data, MESSAGING__BLOCK_BYTES, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < MESSAGING__BLOCK_BYTES; at += 4096) data[at] = 0;
+  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__CHUNK_BYTES;
+  for (size_t at = 0; at < MESSAGING__BLOCK_BYTES; at += step) {
+    messaging__touch(data + at, step);
+    if (ahead) sched_yield();
+  }
   cost_ns = messaging__thread_cpu_ns() - cost_ns;
   if (!huge) {
     paging->small_ns = cost_ns;
@@ -1430,7 +1440,7 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (!block) {
     block = messaging__block_new(2 * outbox->hint);
     if (!block) return NULL;
-    messaging__page_in(block->data, block->capacity, &outbox->paging);
+    messaging__page_in(block->data, block->capacity, &outbox->paging, false);
   }
   messaging__ring_push(&outbox->blocks, &block);
   return block;
@@ -1663,7 +1673,7 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
 static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging) {
   messaging__buffer *block = messaging__block_new(bytes);
   size_t ready = block ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
-  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging);
+  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging, true);
   return block;
 }
 

@@ -170,7 +170,7 @@ static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint
   for (unsigned small = 0;; small++) {
     huge_asked = 0;
     paging->small_ns = small_ns;
-    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging);
+    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging, small % 2);
     if (huge_asked) return small;
     assert_true(paging->small_ns > 0 && paging->small_ns < UINT64_MAX);
   }
