@@ -76,6 +76,8 @@
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
+ * - New memory costs a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
+ *   by a thread that has the time, and their pages are chosen by what they cost last time.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
  *
@@ -210,9 +212,9 @@ enum {
   MESSAGING__SEAL_BYTES = 96 * 1024,        /* an open batch of this size is closed and goes out; */
   MESSAGING__SEAL_WAITING = 3,              /* while so many others of that size wait, it grows to twice as much */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
-  MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: there a huge page */
+  MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
   MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
-  MESSAGING__OUTBOX_PATIENCE = 1,           /* times 2 MB of new memory in small pages before huge ones are tried: for what is used again, */
+  MESSAGING__OUTBOX_PATIENCE = 1,           /* times so much new memory in small pages before huge ones are tried: for what is used again, */
   MESSAGING__HISTORY_PATIENCE = 8,          /* for what is not, so that a dear try matters little, */
   MESSAGING__DEAR_PATIENCE = 64,            /* and after one that was */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
@@ -5644,8 +5646,8 @@ typedef struct {
   pid_t pid;
 } messaging__head;
 
-/* Decodes the messages of one frame. A frame whose payload is not what the header says gives none. ENOMEM: nothing of the batch was given
- * away, try again later. */
+/* Decodes the messages of one frame. Each has an object, which is smaller than its slot. A frame whose payload is not what the header says gives none.
+ * ENOMEM: nothing of the batch was given away, try again later. */
 static inline messaging_status messaging__decode_item(messaging__arena *arena, const messaging__codec *codec, const messaging__item *item, size_t *count) {
   bool relay = item->batch.type == MESSAGING__RELAY, whole = true;
   const uint8_t *payload = item->frame.data + MESSAGING__AT_PAYLOAD;

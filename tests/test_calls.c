@@ -541,7 +541,7 @@ static const messaging__buffer *history_block(bus_ctx *im, bool next) {
   messaging__handle *handle = &im->handle;
   const messaging__log *log = &handle->inbox.log;
   messaging__lock(handle);
-  const messaging__buffer *block = next ? log->spare : log->chunks.count ? messaging__log_chunk(log, log->chunks.count - 1)->buffer : NULL;
+  const messaging__buffer *block = next ? MESSAGING__LOAD(&log->spare) : log->chunks.count ? messaging__log_chunk(log, log->chunks.count - 1)->buffer : NULL;
   messaging__unlock(handle);
   return block;
 }
