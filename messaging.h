@@ -149,7 +149,7 @@ typedef struct {
   uint32_t exit_timeout_ms; /* 5000: the longest that exit waits for acknowledgements */
   uint32_t send_timeout_ms; /* 0: sends never block. Else the longest that a send waits for room before MESSAGING_EFULL */
 
-  size_t message_bytes_max; /* 16 MiB, at most 1 GiB: the largest encoded message; alike in all processes of a system */
+  size_t message_bytes_max; /* 16 MiB, at most 1 GiB (32 bits: 64 MiB): the largest encoded message; alike in all processes of a system */
   size_t outbox_bytes_max;  /* 64 MiB: sent here, not yet accepted by the supervisor. Each queue: at least twice the message */
   size_t inbox_bytes_max;   /* 64 MiB: delivered here, not yet received by the application */
   size_t history_bytes_max; /* 256 MiB, supervisor: the generation's relay messages; from 32 MiB on a block of up to a sixteenth comes on top */

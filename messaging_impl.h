@@ -217,12 +217,13 @@ enum {
   MESSAGING__OUTBOX_PATIENCE = 1,           /* times so much new memory in small pages before huge ones are tried: for what is used again, */
   MESSAGING__HISTORY_PATIENCE = 8,          /* for what is not, so that a dear try matters little, */
   MESSAGING__DEAR_PATIENCE = 64,            /* and after one that was */
+  MESSAGING__POLITE_US = 5000,              /* that others go first while history is made ready */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
   MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon */
-  MESSAGING__CALM_BATCHES = 64,             /* small ones in a row before the blocks of the last burst are given back */
+  MESSAGING__CALM_BATCHES = 64,             /* without a burst before the blocks of the last one are given back */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
   MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
@@ -264,6 +265,9 @@ enum {
   MESSAGING__CLOSE_MS = 100,     /* that libzmq gets to send a supervisor's goodbye to those who never joined */
   MESSAGING__HANDSHAKE_MS = 2000
 };
+
+/* The largest message_bytes_max. The objects of a frame are many times larger than it, and have to be addressed. */
+#define MESSAGING__MESSAGE_BYTES_MAX ((size_t)1 << (sizeof(size_t) < 8 ? 26 : 30))
 
 #define MESSAGING__NEVER UINT64_MAX
 
@@ -493,8 +497,8 @@ static inline messaging__buffer *messaging__block_new(size_t least) {
  * in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six times as much. So
  * huge pages are tried after some small ones, and go on until one was dearer. */
 typedef struct {
-  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
-  uint32_t small;    /* times that they did since huge ones were tried, */
+  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones, last time */
+  uint32_t small;    /* times that they did since a huge one was dearer, */
   uint32_t patience; /* and times that they do before the next try */
 } messaging__paging;
 
@@ -509,18 +513,18 @@ static inline void messaging__touch(uint8_t *data, size_t size) {
   for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
 }
 
-/* Chooses the pages of new memory and touches as much of it as a huge page holds. Who does so ahead of others lets those that wait for the processor
- * go first. */
-static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, bool ahead) {
+/* Chooses the pages of new memory and touches as much of it as a huge page holds. Until that time others that wait for the processor go first. */
+static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, uint64_t polite_until_us) {
   bool huge = paging->small >= paging->patience;
   if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
-  uint64_t cost_ns = messaging__thread_cpu_ns();
+  uint64_t cost_ns = 0;
   size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__CHUNK_BYTES;
   for (size_t at = 0; at < MESSAGING__BLOCK_BYTES; at += step) {
+    uint64_t begun_ns = messaging__thread_cpu_ns();
     messaging__touch(data + at, step);
-    if (ahead) sched_yield();
+    cost_ns += messaging__thread_cpu_ns() - begun_ns;
+    if (messaging__now_us() < polite_until_us) sched_yield();
   }
-  cost_ns = messaging__thread_cpu_ns() - cost_ns;
   if (!huge) {
     paging->small_ns = cost_ns;
     paging->small++;
@@ -1277,7 +1281,7 @@ typedef struct {
   size_t hint;       /* size of the last batch */
   messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
   messaging__paging paging; /* for new ones */
-  uint32_t calm;          /* so many batches in a row needed none */
+  uint32_t calm;          /* so many batches in a row were no burst's */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
   uint32_t blocked; /* threads that wait for room */
@@ -1442,7 +1446,7 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (!block) {
     block = messaging__block_new(2 * outbox->hint);
     if (!block) return NULL;
-    messaging__page_in(block->data, block->capacity, &outbox->paging, false);
+    messaging__page_in(block->data, block->capacity, &outbox->paging, 0);
   }
   messaging__ring_push(&outbox->blocks, &block);
   return block;
@@ -1453,12 +1457,10 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
 static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
   size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
   capacity += MESSAGING__AT_PAYLOAD;
-  bool large = outbox->hint >= MESSAGING__SEAL_BYTES / 2;
-  if (!large || (outbox->bytes < MESSAGING__SEAL_BYTES && outbox->blocks.count == 0)) {
-    if (++outbox->calm > MESSAGING__CALM_BATCHES) messaging__buffer_drop(messaging__outbox_used(outbox));
-    return messaging__buffer_new(capacity);
-  }
-  outbox->calm = 0;
+  bool large = outbox->hint >= MESSAGING__SEAL_BYTES / 2, burst = large && outbox->bytes >= MESSAGING__SEAL_BYTES;
+  if (burst) outbox->calm = 0;
+  else if (++outbox->calm > MESSAGING__CALM_BATCHES) messaging__buffer_drop(messaging__outbox_used(outbox));
+  if (!burst && (!large || outbox->blocks.count == 0)) return messaging__buffer_new(capacity);
   messaging__buffer *block = messaging__outbox_block(outbox, outbox->hint + MESSAGING__SEAL_BYTES / 2);
   messaging__buffer *part = block ? messaging__part_new(block) : NULL;
   return part ? part : messaging__buffer_new(capacity);
@@ -1672,10 +1674,10 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
 }
 
 /* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
-static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging) {
+static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging, uint64_t polite_until_us) {
   messaging__buffer *block = messaging__block_new(bytes);
   size_t ready = block ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
-  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging, true);
+  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging, polite_until_us);
   return block;
 }
 
@@ -4195,7 +4197,7 @@ static inline void messaging__ring_bell(int fd, uint64_t count) {
   while (write(fd, &count, sizeof count) < 0 && errno == EINTR) {}
 }
 
-/* How often the bell was rung since it was last read. */
+/* The sum of what the bell was rung with since it was last read. */
 static inline uint64_t messaging__drain(int fd) {
   uint64_t count = 0;
   while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
@@ -4565,7 +4567,8 @@ static inline void messaging__renew(messaging__handle *handle) {
 /* The history has begun a new block: the background thread, which has little to do while another one waits and relays, makes the next one ready. */
 static inline bool messaging__order_spare(messaging__handle *handle) {
   messaging__log *log = &handle->inbox.log;
-  bool wanted = log->spare_bytes > 0 && MESSAGING__LOAD(&handle->spare_bytes) == 0 && !MESSAGING__LOAD(&log->spare);
+  if (MESSAGING__LOAD(&handle->spare_bytes)) return false; /* one is being made; there may be need for another */
+  bool wanted = log->spare_bytes > 0 && !MESSAGING__LOAD(&log->spare);
   if (wanted) MESSAGING__STORE(&handle->spare_bytes, log->spare_bytes);
   log->spare_bytes = 0;
   return wanted;
@@ -4722,13 +4725,15 @@ static inline void messaging__take_event(messaging__handle *handle, uint64_t eve
   }
 }
 
-/* Makes the history's next block ready, if it was ordered, while another thread relays; without a lock, since all the others may wait for whoever holds
- * core. A new generation, should one have begun meanwhile, has it in stock. */
+/* Makes the history's next block ready, if it was ordered; without a lock, since all the others may wait for whoever holds core. If another thread reads
+ * the socket, it and all that follows from it go first, for a while: deaths and timers are this thread's. A new generation, should one have begun
+ * meanwhile, has the block in stock. */
 static inline void messaging__make_spare(messaging__handle *handle) {
   size_t bytes = MESSAGING__LOAD(&handle->spare_bytes);
   if (bytes == 0) return;
-  messaging__buffer *block = messaging__log_ready(bytes, &handle->paging);
-  messaging__buffer_drop(MESSAGING__SWAP(&handle->inbox.log.spare, block));
+  uint64_t polite_until_us = MESSAGING__LOAD(&handle->driven) ? messaging__now_us() + MESSAGING__POLITE_US : 0;
+  messaging__buffer *block = messaging__log_ready(bytes, &handle->paging, polite_until_us);
+  if (block) messaging__buffer_drop(MESSAGING__SWAP(&handle->inbox.log.spare, block));
   MESSAGING__STORE(&handle->spare_bytes, (size_t)0);
 }
 
@@ -4758,8 +4763,8 @@ static inline void *messaging__main(void *argument) {
     messaging__dispatch(handle);
     count = 0;
     if (stop) return NULL;
-    messaging__make_spare(handle);
     if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
+    messaging__make_spare(handle);
     count = messaging__sleep(handle, events, (int)(sizeof events / sizeof events[0]));
   }
 }
@@ -4800,7 +4805,7 @@ static inline messaging_status messaging__fill_options(const messaging_options *
   options->exit_timeout_ms = (uint32_t)messaging__or(options->exit_timeout_ms, 5000);
   options->message_bytes_max = messaging__or(options->message_bytes_max, (size_t)16 << 20);
   bool fine = options->heartbeat_ms >= 10 && options->heartbeat_ms <= 60000 && options->silence_ms / 3 >= options->heartbeat_ms &&
-              options->message_bytes_max <= (size_t)1 << 30 && options->id <= 0;
+              options->message_bytes_max <= MESSAGING__MESSAGE_BYTES_MAX && options->id <= 0;
   fine = fine && messaging__queue_max(&options->outbox_bytes_max, (size_t)64 << 20, options->message_bytes_max, message_given);
   fine = fine && messaging__queue_max(&options->inbox_bytes_max, (size_t)64 << 20, options->message_bytes_max, message_given);
   fine = fine && messaging__queue_max(&options->history_bytes_max, (size_t)256 << 20, options->message_bytes_max, message_given);

@@ -203,7 +203,7 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
   }
   for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++)
     for (size_t i = 0; i < c->systems; i++) {
-      size_t next = (i + turn) % c->systems;
+      size_t next = (i + turn % PAIR_TURNS + turn / PAIR_TURNS) % c->systems;
       if (turn % PAIR_TURNS == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, m, csv);
     }
   size_t base = position(c, baseline);

@@ -44,7 +44,7 @@ static void run_config(const suite *u, config *c, FILE *csv) {
   c->count = burst_count(c->receivers, c->size);
   for (uint32_t turn = 0; turn < u->options->rounds * turns; turn++)
     for (size_t i = 0; i < c->systems; i++) {
-      size_t next = (i + turn) % c->systems;
+      size_t next = (i + turn % turns + turn / turns) % c->systems;
       if (turn % turns == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, csv);
     }
 }

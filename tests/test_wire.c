@@ -535,7 +535,7 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
       assert_true(ready->references == 1 && ready->capacity >= MESSAGING__BLOCK_BYTES);
       trimmed++;
     } else if (log.spare_bytes && !log.spare && below(2)) {
-      log.spare = ready = messaging__log_ready(log.spare_bytes, &paging);
+      log.spare = ready = messaging__log_ready(log.spare_bytes, &paging, 0);
       assert_true(ready->capacity >= log.spare_bytes);
       log.spare_bytes = 0;
     }
@@ -688,14 +688,19 @@ static void test_outbox_burst(void **state) {
   assert_int_equal(put(&outbox, MESSAGING__RELAY, 5, 0), MESSAGING_OK); /* as after a burst */
   assert_non_null(outbox.open.buffer->block);
   take_front(&outbox);
-  for (int i = 0; i < MESSAGING__CALM_BATCHES + 1; i++) {
+  for (int i = 1; i <= MESSAGING__CALM_BATCHES; i++) { /* large or small: both are lone */
     assert_int_equal(outbox.blocks.count, kept);
-    assert_int_equal(put(&outbox, MESSAGING__RELAY, 5, 0), MESSAGING_OK);
-    assert_null(outbox.open.buffer->block);
+    assert_int_equal(put(&outbox, MESSAGING__RELAY, i < MESSAGING__CALM_BATCHES / 2 ? 5 : 60000, 0), MESSAGING_OK);
     if (i < MESSAGING__CALM_BATCHES) take_front(&outbox);
   }
   messaging__outbox_rest(&outbox);
   assert_int_equal(outbox.blocks.count, kept - 1);
+  for (size_t i = 0; i < kept; i++) {
+    take_front(&outbox);
+    assert_int_equal(put(&outbox, MESSAGING__RELAY, 60000, 0), MESSAGING_OK);
+  }
+  assert_int_equal(outbox.blocks.count, 0);
+  assert_null(outbox.open.buffer->block);
   messaging__outbox_clear(&outbox);
   messaging__outbox_rest(&outbox);
   assert_int_equal(outbox.blocks.count, 0);
