@@ -500,7 +500,14 @@ typedef struct {
   uint64_t small_ns; /* CPU that a huge page's bytes took in small ones, last time */
   uint32_t small;    /* times that they did since a huge one was dearer, */
   uint32_t patience; /* and times that they do before the next try */
+  size_t touched;    /* so much is touched in small ones: the rest when it is written */
 } messaging__paging;
+
+static inline void messaging__paging_init(messaging__paging *paging, uint32_t patience, size_t touched) {
+  memset(paging, 0, sizeof *paging);
+  paging->patience = patience;
+  paging->touched = touched;
+}
 
 static inline uint64_t messaging__thread_cpu_ns(void) {
   struct timespec now;
@@ -513,20 +520,20 @@ static inline void messaging__touch(uint8_t *data, size_t size) {
   for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
 }
 
-/* Chooses the pages of new memory and touches as much of it as a huge page holds. Until that time others that wait for the processor go first. */
+/* Chooses the pages of new memory and touches some of it, at most what a huge page holds. Until that time others that wait for the processor go first. */
 static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, uint64_t polite_until_us) {
   bool huge = paging->small >= paging->patience;
   if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t cost_ns = 0;
-  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__CHUNK_BYTES;
-  for (size_t at = 0; at < MESSAGING__BLOCK_BYTES; at += step) {
+  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__CHUNK_BYTES, end = huge ? step : paging->touched;
+  for (size_t at = 0; at < end; at += step) {
     uint64_t begun_ns = messaging__thread_cpu_ns();
     messaging__touch(data + at, step);
     cost_ns += messaging__thread_cpu_ns() - begun_ns;
     if (messaging__now_us() < polite_until_us) sched_yield();
   }
   if (!huge) {
-    paging->small_ns = cost_ns;
+    paging->small_ns = cost_ns * (MESSAGING__BLOCK_BYTES / end);
     paging->small++;
   } else if (cost_ns > paging->small_ns) {
     paging->small = 0;
@@ -1316,7 +1323,7 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   outbox->message_bytes_max = message_bytes_max;
   outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
   outbox->hold = MESSAGING__HOLDS_ALL;
-  outbox->paging.patience = MESSAGING__OUTBOX_PATIENCE;
+  messaging__paging_init(&outbox->paging, MESSAGING__OUTBOX_PATIENCE, 4 * MESSAGING__CHUNK_BYTES);
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
   pthread_mutex_destroy(&outbox->lock);
@@ -1435,11 +1442,12 @@ static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbo
   return first;
 }
 
-/* A block with so much room: the last one, the first that is used, or a new one. A burst that the other end keeps up with goes round in few of
+/* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up with goes round in few of
  * them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
 static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
   size_t count = outbox->blocks.count;
   messaging__buffer *block = count ? *(messaging__buffer **)messaging__ring_at(&outbox->blocks, count - 1) : NULL;
+  if (block && MESSAGING__LOAD(&block->references) == 1) block->size = 0;
   if (block && block->capacity - block->size >= room) return block;
   if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
   while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
@@ -4851,7 +4859,7 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
   handle->is_im = is_im;
   handle->options = *options;
   handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->wait_fd = handle->peer_fd = -1;
-  handle->paging.patience = MESSAGING__HISTORY_PATIENCE;
+  messaging__paging_init(&handle->paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
   handle->armed_ms = MESSAGING__NEVER;
   messaging__ring_init(&handle->reports, sizeof(messaging__reported));
   bool outbox = messaging__outbox_init(&handle->outbox, options->outbox_bytes_max, options->message_bytes_max);

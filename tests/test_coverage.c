@@ -125,7 +125,7 @@ static void test_blocks(void **state) {
   for (long at = 1; at <= 2; at++) {
     fail_at = at == 1 ? 1 : 0;
     fail_call = at == 2 ? MAP : NOTHING;
-    assert_null(at == 1 ? messaging__block_new(1) : messaging__log_ready(1, &(messaging__paging){0}, 0));
+    assert_null(at == 1 ? messaging__block_new(1) : messaging__log_ready(1, &(messaging__paging){0, 0, 1, MESSAGING__BLOCK_BYTES}, 0));
     fail_call = NOTHING;
   }
   for (int aligned = 0; aligned < 2; aligned++) {
@@ -151,7 +151,8 @@ static void test_ready_blocks(void **state) {
   assert_non_null(there);
   for (int fails = 0; fails < 2; fails++) {
     fail_call = fails ? ADVICE : NOTHING;
-    messaging__paging paging = {0};
+    messaging__paging paging;
+    messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
     messaging__buffer *small = messaging__log_ready(1, &paging, 0), *large = messaging__log_ready(MESSAGING__READY_BYTES + 1, &paging, UINT64_MAX);
     fail_call = NOTHING;
     assert_true(small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
@@ -181,7 +182,8 @@ static void test_pages_by_cost(void **state) {
   (void)state;
   enum { CHEAPER = 3 };
   const uint64_t dear = 0, cheap = UINT64_MAX;
-  messaging__paging paging = {0, 0, MESSAGING__HISTORY_PATIENCE};
+  messaging__paging paging;
+  messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__CHUNK_BYTES);
   messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
   assert_non_null(block);
   assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__HISTORY_PATIENCE);

@@ -503,10 +503,11 @@ static void check_walk(const messaging__log *log) {
 /* Appends, finds, walks and trims; how many of the chunks that were seen were blocks, and how many of these had been made ready before. */
 static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *ready_blocks) {
   messaging__log log = {0};
-  messaging__paging paging = {0};
+  messaging__paging paging;
   messaging__buffer *ready = NULL;
   size_t blocks = 0, trimmed = 0;
   *ready_blocks = 0;
+  messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
   messaging__log_init(&log, limit);
   check_walk(&log);
   check_find(&log, 1);
@@ -687,6 +688,7 @@ static void test_outbox_burst(void **state) {
   assert_true(kept > 2);
   assert_int_equal(put(&outbox, MESSAGING__RELAY, 5, 0), MESSAGING_OK); /* as after a burst */
   assert_non_null(outbox.open.buffer->block);
+  assert_ptr_equal(outbox.open.buffer->data, outbox.open.buffer->block->data); /* which is all free again */
   take_front(&outbox);
   for (int i = 1; i <= MESSAGING__CALM_BATCHES; i++) { /* large or small: both are lone */
     assert_int_equal(outbox.blocks.count, kept);
