@@ -1442,8 +1442,8 @@ static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbo
   return first;
 }
 
-/* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up with goes round in few of
- * them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
+/* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up
+ * with goes round in few of them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
 static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
   size_t count = outbox->blocks.count;
   messaging__buffer *block = count ? *(messaging__buffer **)messaging__ring_at(&outbox->blocks, count - 1) : NULL;

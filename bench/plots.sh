@@ -35,7 +35,7 @@ gnuplot -e "in='$in'; out='$out'; stages='$work/stages.tsv'" "$here/plots.gp"
 table_machine() { sed -n '/^# systems/d; s/^# //p' "$in/throughput_summary.csv"; }
 
 table_goals() {
-  echo '| goal | | median | rounds | wanted | |'
+  echo '| goal | | median | from, to | wanted | |'
   echo '|---|---|---|---|---|---|'
   awk -F'","|",|,"' '/^[0-9]/ { split($3, v, ","); n = split($0, f, ",")
     printf "| %s | %s | %s | %s to %s | %s %s | %s |\n", f[1], $2, v[1], v[2], v[3], v[4], v[5], v[6] }' "$in/goals.csv"
