@@ -1460,8 +1460,8 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   return block;
 }
 
-/* Memory for a batch: in a block in a burst, that is while batches are large and more of them wait than go out at once, or blocks of the burst before are
- * kept; else as much as the last one took. Without a burst for some time, and without a pause, they are given back one by one. */
+/* Memory for a batch: in a block while batches are large and more of them wait than go out at once (a burst), or blocks of the burst before are kept; else
+ * as much as the last one took. After many batches without a burst blocks are given back one by one; in a pause all at once (rest). */
 static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
   size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
   capacity += MESSAGING__AT_PAYLOAD;
