@@ -16,8 +16,8 @@
  * The threads
  *
  * Each handle has one background thread of its own, and a libzmq context with one I/O thread. The background thread takes a bounded
- * step (some frames in, what is due and what can go out) and then sleeps in epoll on descriptors: of the two sockets, of a timer, of a
- * wake-up, of a pidfd for each process to be watched. It never sleeps inside libzmq and nothing ever polls.
+ * step (some frames in, what is due and what can go out) and then sleeps in epoll on descriptors: of the two sockets (a worker's output while it takes
+ * nothing), of a timer, of a wake-up, of a pidfd for each process to be watched. It never sleeps inside libzmq and nothing ever polls.
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
  *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
@@ -76,7 +76,7 @@
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
- * - New memory costs a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
+ * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
  *   by a thread that has the time, and their pages are chosen by what they cost last time.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
@@ -214,7 +214,8 @@ enum {
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
   MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
-  MESSAGING__OUTBOX_PATIENCE = 1,           /* times so much new memory in small pages before huge ones are tried: for what is used again, */
+  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of them at once, in small pages */
+  MESSAGING__OUTBOX_PATIENCE = 1,           /* times 2 MB of new memory in small pages before huge ones are tried: for what is used again, */
   MESSAGING__HISTORY_PATIENCE = 8,          /* for what is not, so that a dear try matters little, */
   MESSAGING__DEAR_PATIENCE = 64,            /* and after one that was */
   MESSAGING__POLITE_US = 5000,              /* that others go first while history is made ready */
@@ -520,12 +521,13 @@ static inline void messaging__touch(uint8_t *data, size_t size) {
   for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
 }
 
-/* Chooses the pages of new memory and touches some of it, at most what a huge page holds. Until that time others that wait for the processor go first. */
+/* Chooses the pages of so much new memory and touches its beginning, at most what a huge page holds. Until polite_until_us others that wait for the
+ * processor go first. */
 static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, uint64_t polite_until_us) {
   bool huge = paging->small >= paging->patience;
   if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t cost_ns = 0;
-  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__CHUNK_BYTES, end = huge ? step : paging->touched;
+  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__TOUCH_BYTES, end = huge ? step : paging->touched;
   for (size_t at = 0; at < end; at += step) {
     uint64_t begun_ns = messaging__thread_cpu_ns();
     messaging__touch(data + at, step);
@@ -790,14 +792,19 @@ static inline msgpack_object *messaging__make_container(msgpack_object *object, 
 /* The cases of what follows: an object that is its tag alone; has so many bytes behind it; a length in so many bytes, and as many as it says, and more;
  * a count in so many bytes, of so many objects each. */
 #define MESSAGING__TAG(make_it)                                            \
-  if (make) make_it;                                                       \
-  if (make) object++;                                                      \
+  if (make) {                                                              \
+    make_it;                                                               \
+    object++;                                                              \
+  }                                                                        \
   continue
 #define MESSAGING__FIXED(bytes, make_it)                                   \
   if ((size_t)(end - at) < (bytes)) return MESSAGING_EBADMSG;              \
-  if (make) make_it;                                                       \
+  if (make) {                                                              \
+    make_it;                                                               \
+    object++;                                                              \
+  }                                                                        \
   at += (bytes);                                                           \
-  MESSAGING__TAG((void)0)
+  continue
 #define MESSAGING__SIZED(width, more, type)                                \
   if ((size_t)(end - at) < (width)) return MESSAGING_EBADMSG;              \
   size = messaging__load_be(at, width) + (more);                           \
@@ -1323,7 +1330,7 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   outbox->message_bytes_max = message_bytes_max;
   outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
   outbox->hold = MESSAGING__HOLDS_ALL;
-  messaging__paging_init(&outbox->paging, MESSAGING__OUTBOX_PATIENCE, 4 * MESSAGING__CHUNK_BYTES);
+  messaging__paging_init(&outbox->paging, MESSAGING__OUTBOX_PATIENCE, 4 * MESSAGING__TOUCH_BYTES);
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
   pthread_mutex_destroy(&outbox->lock);
@@ -1394,7 +1401,7 @@ MESSAGING__UNUSED __attribute__((noinline)) static int messaging__sink_grow(mess
 }
 
 /* A tag and so many bytes, read in the pieces in which msgpack-c has written them just before: a read across two writes waits until both have left the
- * processor, which was two fifths of what encoding cost. */
+ * processor, which was a seventh of what encoding cost. */
 static inline void messaging__copy_tagged(uint8_t *to, const char *bytes, size_t size) {
   *to = *(const volatile uint8_t *)bytes;
   memcpy(to + 1, bytes + 1, size);
@@ -1633,7 +1640,7 @@ typedef struct {
   size_t chunk, offset;
 } messaging__place;
 
-/* For a new log, or for one that was freed: a spare block may come meanwhile. */
+/* For a new log, all zero, or for one that was freed: a spare block may come meanwhile. */
 static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
   log->bytes = log->spare_bytes = 0;
   messaging__ring_init(&log->chunks, sizeof(messaging__chunk));

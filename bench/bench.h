@@ -61,6 +61,12 @@ extern const peer peer_czmq, peer_nng, peer_nanomsg;
 /* Whether it is one of the two that goals compare. */
 static inline bool peer_in_goals(const peer *system) { return system == &peer_messaging || system == &peer_libzmq; }
 
+/* Which system is the i-th of a turn; who comes first changes. With more than one turn a round, the others sit out all but the first: false. */
+static inline bool peer_has_turn(const peer *const *systems, size_t count, uint32_t turns, uint32_t turn, size_t i, size_t *system) {
+  *system = (i + turn % turns + turn / turns) % count;
+  return turn % turns == 0 || peer_in_goals(systems[*system]);
+}
+
 /* All that were found when this was built, this library first, bare libzmq second. */
 size_t peers_all(const peer **out, size_t max);
 

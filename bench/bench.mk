@@ -25,7 +25,7 @@ bench: | $(filter deps,$(MAKECMDGOALS)) ## trace replay and the suite's quick se
 	@status=0; $(BENCH_OUT)/replay --out $(BENCH_OUT) $(BENCH_TRACES) || status=$$?; \
 	  $(BENCH_OUT)/suite --out $(BENCH_OUT) || status=$$?; exit $$status
 
-bench-full: | $(filter deps,$(MAKECMDGOALS)) ## the same with every system and five rounds, in twenty minutes; CSV into build/bench/
+bench-full: | $(filter deps,$(MAKECMDGOALS)) ## the same with every system and five rounds, in twenty minutes and some; CSV into build/bench/
 	+@$(MAKE) --no-print-directory -j$(JOBS) bench-self-test bench-suite
 	@status=0; $(BENCH_OUT)/replay --out $(BENCH_OUT) $(BENCH_TRACES) || status=$$?; \
 	  $(BENCH_OUT)/suite --full --out $(BENCH_OUT) || status=$$?; exit $$status

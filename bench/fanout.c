@@ -113,7 +113,7 @@ void bench_fan_out(const suite *u) {
   for (size_t i = 0; i < count; i++)
     if (listed_number(u->options->receivers, chosen[i])) w.receivers[w.points++] = chosen[i];
   for (size_t i = 0; i < u->peer_count; i++)
-    if (u->options->full || u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq) w.system[w.systems++] = u->peers[i];
+    if (u->options->full || peer_in_goals(u->peers[i])) w.system[w.systems++] = u->peers[i];
   FILE *csv = csv_open(u->options, "fan_out",
                        "system,receivers,size,messages,round,valid,messages_per_s,cpu_ns_a_delivery,supervisor_joined_bytes,"
                        "supervisor_bytes,worker_bytes,ready_ms,ready_cpu_ms");

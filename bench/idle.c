@@ -150,8 +150,7 @@ void bench_idle(const suite *u) {
          RECEIVERS + 2);
   for (uint32_t round = 0; round < u->options->rounds; round++)
     for (size_t i = 0; i < u->peer_count; i++) {
-      bool quick = u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq;
-      if (u->options->full || quick) run_system(u->peers[i], round, &c[i], csv);
+      if (u->options->full || peer_in_goals(u->peers[i])) run_system(u->peers[i], round, &c[i], csv);
     }
   csv_close(csv);
   printf("%-14s %16s %24s\n", "system", "until delivered", "afterwards");

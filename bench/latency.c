@@ -201,11 +201,10 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
     const peer *p = u->peers[i];
     if (all || peer_in_goals(p) || p == &peer_libzmq_echo) c->system[c->systems++] = p;
   }
+  size_t next;
   for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++)
-    for (size_t i = 0; i < c->systems; i++) {
-      size_t next = (i + turn % PAIR_TURNS + turn / PAIR_TURNS) % c->systems;
-      if (turn % PAIR_TURNS == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, m, csv);
-    }
+    for (size_t i = 0; i < c->systems; i++)
+      if (peer_has_turn(c->system, c->systems, PAIR_TURNS, turn, i, &next)) run_system(c, next, turn, m, csv);
   size_t base = position(c, baseline);
   if (base == c->systems) base = 0;
   print_config(c, m, base);

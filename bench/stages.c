@@ -158,7 +158,7 @@ void bench_stages(const suite *u) {
   for (size_t n = 0; n < (u->options->receivers ? 5 : 1); n++)
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
       for (size_t i = 0; i < u->peer_count; i++) {
-        bool chosen = u->peers[i] == &peer_messaging || u->peers[i] == &peer_libzmq;
+        bool chosen = peer_in_goals(u->peers[i]);
         if (chosen && listed_number(u->options->receivers, receivers[n]) && listed_number(u->options->sizes, sizes[s]))
           measure_threads(u, u->peers[i], receivers[n], sizes[s], csv);
       }

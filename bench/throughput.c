@@ -38,15 +38,13 @@ static void run_system(config *c, size_t i, uint32_t turn, FILE *csv) {
 /* Where the two systems that goals compare have more turns than the others: bursts to few receivers are short, those of large messages vary. */
 static bool varies(const config *c) { return c->size >= LARGE || (c->receivers <= FEW_RECEIVERS && (c->size == 64 || c->size == 140)); }
 
-/* Systems take turns, and who comes first changes. */
 static void run_config(const suite *u, config *c, FILE *csv) {
+  size_t next;
   uint32_t turns = varies(c) ? PAIR_TURNS : 1;
   c->count = burst_count(c->receivers, c->size);
   for (uint32_t turn = 0; turn < u->options->rounds * turns; turn++)
-    for (size_t i = 0; i < c->systems; i++) {
-      size_t next = (i + turn % turns + turn / turns) % c->systems;
-      if (turn % turns == 0 || peer_in_goals(c->system[next])) run_system(c, next, turn, csv);
-    }
+    for (size_t i = 0; i < c->systems; i++)
+      if (peer_has_turn(c->system, c->systems, turns, turn, i, &next)) run_system(c, next, turn, csv);
 }
 
 /* ==== Tables ========================================================================================================== */
