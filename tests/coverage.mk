@@ -8,7 +8,7 @@ GCOV ?= gcov
 COVERAGE_EXIT = void __gcov_dump(void); void __real__exit(int) __attribute__((noreturn)); void __wrap__exit(int); \
   void __wrap__exit(int status) { __gcov_dump(); __real__exit(status); }
 
-coverage: ## line and branch coverage of messaging.h and messaging_impl.h, by section (about five minutes)
+coverage: ## line and branch coverage of messaging.h and messaging_impl.h, by section (two to five minutes)
 	@for tool in gcc g++ $(GCOV) python3; do \
 	  command -v $$tool > /dev/null || { echo "coverage: no $$tool: apt-get install gcc g++ python3"; exit 1; }; done
 	@rm -rf build/coverage && mkdir -p build/coverage
