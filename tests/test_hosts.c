@@ -127,8 +127,8 @@ static void test_reset_in_mid_frame(void **state) {
     TALK_UNTIL(w, atomic_load(&forwarding.resets) == i + 1);
     size_t total = sent;
     TALK_UNTIL(w, repeated_by_all(w) > repeated && everybody_has(w, total));
+    TALK_UNTIL(w, atomic_load(&forwarding.connections) > 2 * WORKERS + i); /* who was hit may lack nothing: a sender has his own message */
   }
-  assert_true(atomic_load(&forwarding.connections) >= 2 * WORKERS + RESETS_UP + RESETS_DOWN);
   all_is_there(w);
   check_reports(w, NOBODY);
   finish(w);
