@@ -17,7 +17,8 @@
  *
  * Each handle has one background thread of its own, and a libzmq context with one I/O thread. The background thread takes a bounded
  * step (some frames in, what is due and what can go out) and then sleeps in epoll on descriptors: of the two sockets (a worker's output while it takes
- * nothing), of a timer, of a wake-up, of a pidfd for each process to be watched. It never sleeps inside libzmq and nothing ever polls.
+ * nothing), of a timer, of a wake-up, of libzmq's word of connections, of a pidfd for each process to be watched. It never sleeps inside libzmq and
+ * nothing ever polls.
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
  *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
@@ -78,6 +79,8 @@
  *   which number on.
  * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
  *   by a thread that has the time, and their pages are chosen by what they cost last time.
+ * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
+ *   room for a large frame or two, as far as the system allows it; more than 64 workers, whose slowest could fill much memory, keep the kernel's default.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
  *
@@ -230,6 +233,8 @@ enum {
   MESSAGING__REPAIR_BYTES = 64 * 1024,      /* of history in one repair frame */
   MESSAGING__REPAIR_BURST = 4 * 1024 * 1024, /* in answer to one negative acknowledgement */
   MESSAGING__REPAIR_STEP = 256 * 1024,      /* of it in one step, so that others get their turn */
+  MESSAGING__SOCKET_BYTES = 512 * 1024,     /* of a unix socket's buffer, if the system allows it (net.core.wmem_max); the kernel doubles it */
+  MESSAGING__WIDE_WORKERS = 64,             /* listed, at most, if the supervisor's connections are to have it */
   MESSAGING__HEAP_BYTES = 2 * 1024 * 1024,  /* half of what may stay free at the end of a heap */
   MESSAGING__RANGES_MAX = 16,               /* in one negative acknowledgement */
   MESSAGING__REORDER_MAX = 256,             /* batches kept ahead of a gap */
@@ -4153,8 +4158,8 @@ typedef struct {
   void *context, *in, *out; /* in: PULL or SUB; out: XPUB or PUSH */
   FILE *trace_file;         /* named by MESSAGING_TRACE */
   bool tracing;
-  void *gate_keeper;        /* tcp with keys: where libzmq asks who may come, */
-  void *porters[2];         /* and where it tells of those who did not get so far */
+  void *gate_keeper;        /* tcp with keys: where libzmq asks who may come */
+  void *porters[2];         /* where it tells of connections: with keys, of those who did not get so far; ipc: of those that are made, on out */
   uint8_t allowed[32];      /* the public key that may */
   int in_fd, out_fd, epoll_fd, wake_fd, timer_fd;
   int wait_fd; /* what a thread in wait sleeps on, in place of epoll_fd */
@@ -4341,6 +4346,10 @@ static inline bool messaging__shell_send(void *self, messaging__slice frame) {
   if (handle->tracing) messaging__trace(handle, "sends", frame);
   return true;
 }
+
+/* libzmq's events of a connection that is made, and of those that were turned away before the gate keeper hears of them: silent or gone; no key, another's. */
+enum { MESSAGING__CONNECTED = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_CONNECTED,
+       MESSAGING__TURNED_AWAY = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL };
 
 /* What an epoll event is about, in its upper half; the lower holds a child's id. */
 enum { MESSAGING__EVENT_IN = 1, MESSAGING__EVENT_OUT = 2, MESSAGING__EVENT_WAKE = 3, MESSAGING__EVENT_TIMER = 4, MESSAGING__EVENT_PEER = 5,
@@ -4681,13 +4690,44 @@ static inline void messaging__keep_gate(messaging__handle *handle) {
   }
 }
 
-/* Hears of every connection that did not even ask: without a key, with another supervisor's, or silent. What libzmq tells has two parts. */
+/* The path that a unix socket is bound to, or its peer; empty: none, or no such socket. */
+static inline void messaging__path_of(int fd, bool peer, struct sockaddr_un *name) {
+  socklen_t size = sizeof *name;
+  struct sockaddr *any = (struct sockaddr *)name;
+  memset(name, 0, sizeof *name);
+  if ((peer ? getpeername(fd, any, &size) : getsockname(fd, any, &size)) != 0 || name->sun_family != AF_UNIX) name->sun_path[0] = 0;
+  name->sun_path[sizeof name->sun_path - 1] = 0;
+}
+
+/* Gives a connection on which this end sends a larger buffer than the kernel's default. libzmq does that for tcp alone (ZMQ_SNDBUF), where the kernel
+ * finds the size by itself. The descriptor is libzmq's, which may have closed it by now; should somebody else have its number then, the path tells. */
+static inline void messaging__widen(const messaging__handle *handle, int fd) {
+  char path[MESSAGING_ADDRESS_SIZE + 8];
+  struct sockaddr_un name;
+  int has, wanted = MESSAGING__SOCKET_BYTES;
+  socklen_t size = sizeof has;
+  if (handle->is_im && handle->im.live > MESSAGING__WIDE_WORKERS) return;
+  if (handle->is_im) snprintf(path, sizeof path, "%s/pub", handle->folder);
+  else snprintf(path, sizeof path, "%s", handle->peer.pull + strlen("ipc://"));
+  messaging__path_of(fd, !handle->is_im, &name);
+  if (strcmp(name.sun_path, path) != 0 || getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &has, &size) != 0) return;
+  if (has < wanted) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
+}
+
+/* Hears what libzmq tells of connections: in two parts, the first of which is the event's number (16 bits) and value (32; zmq_socket_monitor(3)). Those that
+ * failed did not even ask: without a key, with another supervisor's, or silent. */
 static inline void messaging__hear_porter(messaging__handle *handle, void *porter) {
   while (messaging__events_of(porter) & ZMQ_POLLIN) {
     zmq_msg_t message;
+    uint16_t event;
+    int32_t value;
     zmq_msg_init(&message);
-    if (zmq_msg_recv(&message, porter, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&message))
-      messaging__refused(handle, "a connection that showed no key of this supervisor was refused");
+    if (zmq_msg_recv(&message, porter, ZMQ_DONTWAIT) == sizeof event + sizeof value && zmq_msg_more(&message)) {
+      memcpy(&event, zmq_msg_data(&message), sizeof event);
+      memcpy(&value, (uint8_t *)zmq_msg_data(&message) + sizeof event, sizeof value);
+      if (event & MESSAGING__CONNECTED) messaging__widen(handle, value);
+      else messaging__refused(handle, "a connection that showed no key of this supervisor was refused");
+    }
     zmq_msg_close(&message);
   }
 }
@@ -4985,6 +5025,20 @@ static inline messaging__port messaging__shell_port(messaging__handle *handle) {
 
 /* ---- Shell: addresses ---- */
 
+/* Has libzmq tell of events of one of the sockets' connections. Its thread must never wait for a reader, so what waits has no limit but the rate at which
+ * connections can be made. */
+static inline bool messaging__post_porter(messaging__handle *handle, uint32_t index, int events) {
+  const char *address = index ? "inproc://messaging.out" : "inproc://messaging.in";
+  int fd, unlimited = 0;
+  size_t size = sizeof fd;
+  void *porter = handle->porters[index] = zmq_socket(handle->context, ZMQ_PAIR);
+  bool posted = porter && zmq_setsockopt(porter, ZMQ_RCVHWM, &unlimited, sizeof unlimited) == 0 &&
+                zmq_socket_monitor(index ? handle->out : handle->in, address, events) == 0 && zmq_connect(porter, address) == 0 &&
+                zmq_getsockopt(porter, ZMQ_FD, &fd, &size) == 0 && messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_PORTER, index);
+  if (posted) messaging__hear_porter(handle, porter); /* the descriptor tells of what comes after a look that found nothing */
+  return posted;
+}
+
 /* Makes the private folder, whose name tells the supervisor's pid, and binds both sockets in it. */
 static inline messaging_status messaging__bind_ipc(messaging__handle *handle, const char *where, messaging_addresses *addresses) {
   const char *base = where ? where : getenv("TMPDIR");
@@ -5003,6 +5057,7 @@ static inline messaging_status messaging__bind_ipc(messaging__handle *handle, co
   if (!handle->folder[0]) return MESSAGING_EBIND;
   snprintf(addresses->pub, sizeof addresses->pub, "ipc://%.120s/pub", handle->folder);
   snprintf(addresses->pull, sizeof addresses->pull, "ipc://%.120s/pull", handle->folder);
+  if (!messaging__post_porter(handle, 1, MESSAGING__CONNECTED)) return MESSAGING_ESYS;
   bool bound = zmq_bind(handle->out, addresses->pub) == 0 && zmq_bind(handle->in, addresses->pull) == 0;
   return bound ? MESSAGING_OK : MESSAGING_EBIND;
 }
@@ -5082,10 +5137,7 @@ static inline const char *messaging__ipc_path(const char *address) {
 /* Whether a descriptor is a unix socket bound to one of two paths. */
 static inline bool messaging__bound_to(int fd, const char *pub, const char *pull) {
   struct sockaddr_un name;
-  socklen_t size = sizeof name;
-  memset(&name, 0, sizeof name);
-  if (getsockname(fd, (struct sockaddr *)&name, &size) != 0 || name.sun_family != AF_UNIX) return false;
-  name.sun_path[sizeof name.sun_path - 1] = 0;
+  messaging__path_of(fd, false, &name);
   return strcmp(name.sun_path, pub) == 0 || strcmp(name.sun_path, pull) == 0;
 }
 
@@ -5210,21 +5262,6 @@ static inline void messaging__watch_connections(messaging__handle *handle) {
   }
 }
 
-/* Has libzmq tell of handshakes that fail on one of the sockets. Its thread must never wait for a reader, so what waits has no limit but the rate at which
- * strangers can come. Beyond what the gate keeper hears of, those end so: HANDSHAKE_FAILED_NO_DETAIL (silent, gone) and _PROTOCOL (no key, another's). */
-static inline bool messaging__post_porter(messaging__handle *handle, void *socket, uint32_t index) {
-  const char *address = index ? "inproc://messaging.out" : "inproc://messaging.in";
-  int fd, unlimited = 0;
-  size_t size = sizeof fd;
-  void *porter = handle->porters[index] = zmq_socket(handle->context, ZMQ_PAIR);
-  bool posted = porter && zmq_setsockopt(porter, ZMQ_RCVHWM, &unlimited, sizeof unlimited) == 0 &&
-                zmq_socket_monitor(socket, address, ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) == 0 &&
-                zmq_connect(porter, address) == 0 && zmq_getsockopt(porter, ZMQ_FD, &fd, &size) == 0 &&
-                messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_PORTER, index);
-  if (posted) messaging__hear_porter(handle, porter); /* the descriptor tells of what comes after a look that found nothing */
-  return posted;
-}
-
 /* Makes both sockets servers, and opens the socket on which libzmq asks who may come. */
 static inline messaging_status messaging__secure_im(messaging__handle *handle) {
   messaging__watch_connections(handle);
@@ -5245,7 +5282,7 @@ static inline messaging_status messaging__secure_im(messaging__handle *handle) {
   bool open = handle->gate_keeper && zmq_bind(handle->gate_keeper, "inproc://zeromq.zap.01") == 0 &&
               zmq_getsockopt(handle->gate_keeper, ZMQ_FD, &fd, &size) == 0 &&
               messaging__epoll(handle, EPOLL_CTL_ADD, fd, EPOLLIN, MESSAGING__EVENT_GATE, 0) &&
-              messaging__post_porter(handle, handle->in, 0) && messaging__post_porter(handle, handle->out, 1);
+              messaging__post_porter(handle, 0, MESSAGING__TURNED_AWAY) && messaging__post_porter(handle, 1, MESSAGING__TURNED_AWAY);
   return open ? MESSAGING_OK : MESSAGING_ESYS;
 }
 
@@ -5343,6 +5380,7 @@ static inline messaging_status messaging__connect(messaging__handle *handle, con
   zmq_setsockopt(handle->out, ZMQ_IPV6, &ipv6, sizeof ipv6);
   snprintf(handle->peer.pub, sizeof handle->peer.pub, "%s", pub);
   snprintf(handle->peer.pull, sizeof handle->peer.pull, "%s", pull);
+  if (messaging__ipc_path(pull) && !messaging__post_porter(handle, 1, MESSAGING__CONNECTED)) return MESSAGING_ESYS;
   bool connected = zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, broadcast, sizeof broadcast) == 0 &&
                    messaging__subscribe(handle, ZMQ_SUBSCRIBE, handle->slot) &&
                    zmq_setsockopt(handle->in, ZMQ_SUBSCRIBE, topic, sizeof topic) == 0 && zmq_connect(handle->in, pub) == 0 &&

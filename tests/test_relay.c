@@ -328,6 +328,48 @@ static void test_tail_of_a_burst(void **state) {
   finish(w);
 }
 
+static int room_of(int fd) {
+  int bytes = 0;
+  socklen_t size = sizeof bytes;
+  return getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size) == 0 ? bytes : -1;
+}
+
+/* Sockets of this process with so much room, among those that were accepted, or made, at an address. */
+static size_t connections_with(int room, const char *address, bool made) {
+  size_t found = 0;
+  for (int fd = 0; fd < 1024; fd++) {
+    struct sockaddr_un own, peer;
+    messaging__path_of(fd, false, &own);
+    messaging__path_of(fd, true, &peer);
+    found += strcmp((made ? peer : own).sun_path, address + strlen("ipc://")) == 0 && room_of(fd) == room;
+  }
+  return found;
+}
+
+/* Both ends give the connections on which they send more room than is usual, as far as the system allows it (net.core.wmem_max). All others stay as
+ * they are; also one that has the number of a connection which has ended. */
+static void test_connections_hold_whole_frames(void **state) {
+  world *w = *state;
+  enum { WORKERS = 3 };
+  int others[2], wanted = MESSAGING__SOCKET_BYTES;
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, others), 0);
+  assert_int_equal(setsockopt(others[1], SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted), 0);
+  int usual = room_of(others[0]), wide = room_of(others[1]);
+  start(w, WORKERS, NULL, NULL);
+  if (wide > usual) {
+    WAIT_FOR(connections_with(wide, w->addresses.pub, false) == WORKERS);
+    WAIT_FOR(connections_with(wide, w->addresses.pull, true) == WORKERS);
+    messaging__widen(&w->im->handle, others[0]);
+    assert_int_equal(room_of(others[0]), usual);
+    assert_int_equal(connections_with(usual, w->addresses.pub, true), WORKERS);
+    assert_int_equal(connections_with(usual, w->addresses.pull, false), WORKERS + 1); /* and who listens */
+  } else {
+    print_message("this system's sockets have %d bytes of room, and may not have more\n", usual);
+  }
+  for (int i = 0; i < 2; i++) assert_int_equal(close(others[i]), 0);
+  finish(w);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WITH_BOTH(test_all_see_one_order),
@@ -345,6 +387,7 @@ int main(void) {
       WITH_BOTH(test_order_of_coming_together_never_matters),
       WITH_BOTH(test_batches_live_until_freed),
       WITH_BOTH(test_tail_of_a_burst),
+      WITH_THREADS(test_connections_hold_whole_frames),
   };
   return RUN_TESTS(test_relay, tests);
 }
