@@ -639,9 +639,16 @@ static inline reply order(puppet *p, command c) {
 
 static inline messaging_child child_of(const puppet *p) { return (messaging_child){p->id, p->kind}; }
 
+/* Unless a test says how long exit may take, it has as long as everything else. */
+static inline messaging_options unhurried(const messaging_options *options) {
+  messaging_options o = {0};
+  if (options) o = *options;
+  if (!o.exit_timeout_ms) o.exit_timeout_ms = (uint32_t)deadline_ms();
+  return o;
+}
+
 static inline command init_command(const world *w, const puppet *p, const messaging_options *options) {
-  command c = {.type = DO_INIT, .kind = p->kind, .addresses = w->addresses};
-  if (options) c.options = *options;
+  command c = {.type = DO_INIT, .kind = p->kind, .addresses = w->addresses, .options = unhurried(options)};
   if (p->id < 0) c.options.id = p->id;
   return c;
 }
@@ -652,7 +659,10 @@ static inline void join(world *w, puppet *p, const messaging_options *options) {
   assert_ok(order(p, COMMAND(DO_RUN)).status);
 }
 
-static inline void open_im(world *w, const messaging_options *options) { assert_ok(bus_init_im(&w->im, &w->addresses, options)); }
+static inline void open_im(world *w, const messaging_options *options) {
+  messaging_options o = unhurried(options);
+  assert_ok(bus_init_im(&w->im, &w->addresses, &o));
+}
 
 /* The children number first to last - 1. */
 static inline size_t list_of(const world *w, size_t first, size_t last, messaging_child *children) {

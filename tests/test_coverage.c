@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 /* What fails: the allocation with this number, counted from when it was set; and one of these calls. */
 static long fail_at;
@@ -526,13 +527,14 @@ static pid_t fork_supervisor(messaging_addresses *at) {
   if (pid == 0) {
     messaging_child child = {ID, KIND};
     bus_ctx *im;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     bool fine = bus_init_im(&im, at, NULL) == MESSAGING_OK && bus_run_im(im, &child, 1, NULL, NULL) == MESSAGING_OK;
     if (!fine || write(ends[1], at, sizeof *at) != (ssize_t)sizeof *at) _exit(1);
     for (;;) pause();
   }
+  close(ends[1]); /* so that the read ends with the child */
   assert_int_equal(read(ends[0], at, sizeof *at), sizeof *at);
   close(ends[0]);
-  close(ends[1]);
   return pid;
 }
 

@@ -35,6 +35,7 @@ static void test_worker_that_dies_before_it_joins(void **state) {
 /* A worker that exits is not lost. The death of another, later, shows that the report would have come. */
 static void test_worker_that_exits_is_not_reported(void **state) {
   world *w = *state;
+  needs_pidfd();
   start(w, 2, NULL, NULL);
   puppet *leaver = &w->workers[0], *victim = &w->workers[1];
   assert_ok(order(leaver, TALK(.first = 1, .count = 100, .size = 50)).status);

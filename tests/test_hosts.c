@@ -93,18 +93,24 @@ static void test_address_changes(void **state) {
   cut_and_heal(start_apart(state, SILENCE_MS), ON_A, HOST_A, "ip addr del 10.77.0.2/24 dev eth0", "ip addr add 10.77.0.12/24 dev eth0");
 }
 
+/* The kernel resets all connections of the supervisor. False: none. */
+static bool reset_connections(const world *w) {
+  const char *pub = strrchr(w->addresses.pub, ':') + 1, *pull = strrchr(w->addresses.pull, ':') + 1;
+  return run_on(SUPERVISOR_HOST, "ss -HK 'sport = :%s or sport = :%s' 2> /dev/null | grep -q .", pub, pull) == 0;
+}
+
 /* The kernel resets connections under everybody's hands, while large and small messages are on their way. */
 static void test_connections_reset_by_the_kernel(void **state) {
   world *w = start_apart(state, PATIENT_MS);
-  const char *pub = strrchr(w->addresses.pub, ':') + 1, *pull = strrchr(w->addresses.pull, ':') + 1;
   for (int i = 0; i < 6; i++) {
     for (size_t j = 0; j < 3; j++) post_one(w, j, LARGE);
-    bool reset = run_on(SUPERVISOR_HOST, "ss -HK 'sport = :%s or sport = :%s' 2> /dev/null | grep -q .", pub, pull) == 0;
+    bool reset = reset_connections(w);
     for (size_t j = 0; j < 3; j++) assert_ok(await(&w->workers[j]).status);
-    if (!reset) {
+    if (!reset && i == 0) {
       print_message("skipped: this kernel resets no connections (ss -K)\n");
       skip();
     }
+    TALK_UNTIL(w, reset || (reset = reset_connections(w))); /* none may have been there for a moment */
     size_t total = sent;
     TALK_UNTIL(w, everybody_has(w, total));
   }

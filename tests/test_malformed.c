@@ -28,11 +28,13 @@ static void count_malformed(const messaging_error *error, void *user) {
   if (error->status == MESSAGING_EBADMSG) __atomic_add_fetch((int *)user, 1, __ATOMIC_SEQ_CST);
 }
 
-static uint64_t malformed_of(const bus_ctx *ctx) {
+static messaging_stats stats_of(const bus_ctx *ctx) {
   messaging_stats stats;
   assert_int_equal(bus_stats(ctx, &stats), MESSAGING_OK);
-  return stats.malformed;
+  return stats;
 }
+
+static uint64_t malformed_of(const bus_ctx *ctx) { return stats_of(ctx).malformed; }
 
 #define WAIT_FOR(condition)                                       \
   for (int waited = 0; !(condition); waited += TICK_MS) {         \
@@ -147,9 +149,10 @@ static void test_truncated_and_padded(void **state) {
 static void test_flipped_bits(void **state) {
   uint8_t frame[FRAME_MAX];
   broken_worker test;
-  messaging_stats stats;
   (void)state;
   start(&test);
+  check_alive(&test); /* the sound worker is there */
+  uint64_t heard = stats_of(test.im).frames_received;
   size_t size = sample(frame);
   srand(1);
   for (int i = 0; i < FLIPS; i++) {
@@ -157,23 +160,20 @@ static void test_flipped_bits(void **state) {
     push(&test, frame, size);
     if (i % 10 == 0) sample(frame);
   }
-  do assert_int_equal(bus_stats(test.im, &stats), MESSAGING_OK);
-  while (stats.frames_received < FLIPS);
-  assert_true(stats.malformed > 0);
-  assert_int_equal(stats.workers_joined, 1); /* nobody got in by that */
+  WAIT_FOR(stats_of(test.im).frames_received >= heard + FLIPS);
+  assert_true(malformed_of(test.im) > 0);
+  assert_int_equal(stats_of(test.im).workers_joined, 1); /* nobody got in by that */
   finish(&test);
 }
 
 static void test_other_session_is_stale(void **state) {
   uint8_t frame[FRAME_MAX];
   broken_worker test;
-  messaging_stats stats;
   (void)state;
   start(&test);
   push(&test, frame, sample(frame));
-  do assert_int_equal(bus_stats(test.im, &stats), MESSAGING_OK);
-  while (stats.stale == 0);
-  assert_int_equal(stats.malformed, 0);
+  WAIT_FOR(stats_of(test.im).stale > 0);
+  assert_int_equal(malformed_of(test.im), 0);
   finish(&test);
 }
 

@@ -24,7 +24,7 @@ static int decode(const msgpack_object *obj, msgpack_zone *zone, int *out) {
 }
 MESSAGING_MAKE(bus, int, encode, decode);
 
-enum { NOBODY = 65534 };
+enum { NOBODY = 65534, CANNOT_TRY = 254 };
 
 /* What connecting to a socket gives another user: 0 or an errno. */
 static int connect_as(uid_t user, const char *address) {
@@ -34,7 +34,8 @@ static int connect_as(uid_t user, const char *address) {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     strncpy(name.sun_path, address + strlen("ipc://"), sizeof name.sun_path - 1);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0 || setgid(user) != 0 || setuid(user) != 0) _exit(255);
+    if (fd < 0) _exit(255);
+    if (setgid(user) != 0 || setuid(user) != 0) _exit(CANNOT_TRY); /* root of a namespace without that user */
     _exit(connect(fd, (struct sockaddr *)&name, sizeof name) == 0 ? 0 : errno);
   }
   int status;
@@ -53,9 +54,14 @@ static void test_other_users_are_kept_out(void **state) {
   }
   assert_int_equal(bus_init_im(&im, &at, NULL), MESSAGING_OK);
   assert_int_equal(connect_as(0, at.pub), 0); /* the check itself works */
-  assert_int_equal(connect_as(NOBODY, at.pub), EACCES);
-  assert_int_equal(connect_as(NOBODY, at.pull), EACCES);
+  int barred[] = {connect_as(NOBODY, at.pub), connect_as(NOBODY, at.pull)};
   assert_int_equal(bus_exit(&im), MESSAGING_OK);
+  if (barred[0] == CANNOT_TRY) {
+    print_message("skipped: this root cannot be another user\n");
+    skip();
+  }
+  assert_int_equal(barred[0], EACCES);
+  assert_int_equal(barred[1], EACCES);
 }
 
 static void test_folder_is_private_and_removed(void **state) {

@@ -10,6 +10,7 @@
 #define HARNESS_WORKERS_MAX 8
 #include "harness.h"
 
+#include "hosts/port.h"
 #include "hosts/rounds.h"
 
 enum { ROOT, LEFT, RIGHT, PROXIES, LIVES_MAX = 6, WORKERS = 4, LATE = 4, HEARTBEAT_MS = 100, SILENCE_MS = 1500, PATIENT_MS = 60000 };
@@ -30,6 +31,7 @@ static proxy lives[LIVES_MAX]; /* processes that wait to become a proxy: all are
 static size_t lives_used;
 static proxy proxies[PROXIES];
 static proxy_order orders[PROXIES];
+static int held[2 * PROXIES]; /* sockets that keep the proxies' ports */
 static char folder[] = "/tmp/messaging-proxy-XXXXXX";
 static char secret[MESSAGING_KEY_SIZE], credential[MESSAGING_KEY_SIZE];
 
@@ -76,9 +78,6 @@ static void be_a_proxy(int fd) {
   give_key(collector[1], order.credential);
   bool open = zmq_bind(xpub, order.down.pub) == 0 && zmq_bind(collector[0], order.down.pull) == 0 && zmq_connect(xsub, order.up.pub) == 0 &&
               zmq_connect(collector[1], order.up.pull) == 0;
-  size_t pub_size = sizeof order.down.pub, pull_size = sizeof order.down.pull;
-  open = open && zmq_getsockopt(xpub, ZMQ_LAST_ENDPOINT, order.down.pub, &pub_size) == 0 &&
-         zmq_getsockopt(collector[0], ZMQ_LAST_ENDPOINT, order.down.pull, &pull_size) == 0;
   if (!open || pthread_create(&thread, NULL, collect, collector) != 0) _exit(5);
   if (send(fd, &order, sizeof order, MSG_NOSIGNAL) != (ssize_t)sizeof order) _exit(6);
   (void)zmq_proxy(xsub, xpub, NULL);
@@ -110,7 +109,6 @@ static void start_proxy(int which) {
   *p = lives[--lives_used];
   assert_int_equal(send(p->fd, &orders[which], sizeof orders[which], MSG_NOSIGNAL), sizeof orders[which]);
   if (recv(p->fd, &done, sizeof done, 0) != (ssize_t)sizeof done) fail_msg("a proxy does not start");
-  orders[which] = done; /* which names the ports */
 }
 
 static void end_life(proxy *p) {
@@ -131,6 +129,7 @@ static int setup_proxies(void **state) {
   if (setup_world(state, THREADS) != 0 || messaging_make_keys(secret, credential) != MESSAGING_OK) return -1;
   world *w = *state;
   memset(proxies, 0, sizeof proxies);
+  memset(held, 0xff, sizeof held);
   (void)strcpy(strrchr(folder, '-') + 1, "XXXXXX");
   if (!mkdtemp(folder)) return -1;
   fork_lives();
@@ -144,6 +143,8 @@ static int teardown_proxies(void **state) {
   if (w->count <= LATE) (void)add_puppet(w, 1, late);
   for (int i = 0; i < PROXIES; i++) end_life(&proxies[i]);
   while (lives_used > 0) end_life(&lives[--lives_used]);
+  for (int i = 0; i < 2 * PROXIES; i++)
+    if (held[i] >= 0) (void)close(held[i]);
   static const char *const names[] = {"root", "left", "right"};
   char path[100];
   for (int i = 0; i < 2 * PROXIES; i++) {
@@ -158,8 +159,12 @@ static void plan_proxy(int which, const char *name, const messaging_addresses *u
   proxy_order *o = &orders[which];
   memset(o, 0, sizeof *o);
   o->up = *up;
-  (void)snprintf(o->down.pub, sizeof o->down.pub, over == OVER_TCP ? "tcp://127.0.0.1:*" : "ipc://%s/%s-pub", folder, name);
-  (void)snprintf(o->down.pull, sizeof o->down.pull, over == OVER_TCP ? "tcp://127.0.0.1:*" : "ipc://%s/%s-pull", folder, name);
+  (void)snprintf(o->down.pub, sizeof o->down.pub, "ipc://%s/%s-pub", folder, name);
+  (void)snprintf(o->down.pull, sizeof o->down.pull, "ipc://%s/%s-pull", folder, name);
+  for (int i = 0; i < 2 && over == OVER_TCP; i++) {
+    held[2 * which + i] = hold_port(i ? o->down.pull : o->down.pub, sizeof o->down.pub);
+    assert_true(held[2 * which + i] >= 0);
+  }
   if (which == ROOT && over == OVER_TCP) memcpy(o->credential, credential, sizeof o->credential);
 }
 

@@ -1,6 +1,7 @@
 /* A worker in Python (tests/python/worker.py), written from the wire's documentation alone, among C peers. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <setjmp.h>
@@ -20,7 +21,7 @@ static int decode(const msgpack_object *obj, msgpack_zone *zone, uint64_t *out) 
 }
 MESSAGING_MAKE(bus, uint64_t, encode, decode);
 
-enum { KIND = 5, C_ID = -1, PYTHON_ID = -2, FROM_C = 100, FROM_IM = 20, FROM_PYTHON = 50, LINES_MAX = 1000, DEADLINE_MS = 60000 };
+enum { KIND = 5, C_ID = -1, PYTHON_ID = -2, FROM_C = 100, FROM_IM = 20, FROM_PYTHON = 50, LINES_MAX = 1000, DEADLINE_MS = 60000, TICK_MS = 5 };
 
 typedef struct {
   bus_ctx *im, *worker;
@@ -46,6 +47,17 @@ static FILE *python(const system_under_test *sut, int expect, int lose) {
   FILE *output = popen(command, "r");
   assert_non_null(output);
   return output;
+}
+
+static void await_joined(const bus_ctx *im, uint32_t workers) {
+  messaging_stats stats;
+  for (int waited = 0;; waited += TICK_MS) {
+    struct timespec tick = {0, TICK_MS * 1000000L};
+    assert_int_equal(bus_stats(im, &stats), MESSAGING_OK);
+    if (stats.workers_joined == workers) return;
+    assert_true(waited < DEADLINE_MS);
+    nanosleep(&tick, NULL);
+  }
 }
 
 static void send_all(system_under_test *sut) {
@@ -84,15 +96,20 @@ static size_t receive(bus_ctx *ctx, uint64_t *values, size_t relays) {
   return outputs;
 }
 
-/* Reads what Python printed: numbers in order, values as everybody else has them. Gives how often it asked for repairs. */
-static int check_python(FILE *output, const uint64_t *im_values, const uint64_t *worker_values, size_t expect, int *terminated) {
+/* How often it asked for repairs, how many batches of others it threw away, and whether it saw termination. */
+typedef struct {
+  int repairs, lost, terminated;
+} told;
+
+/* Reads what Python printed: numbers in order, values as everybody else has them. */
+static told check_python(FILE *output, const uint64_t *im_values, const uint64_t *worker_values, size_t expect) {
   char line[300];
   unsigned long long number, value, last = 0;
   long sender;
   size_t got = 0;
-  int repairs = -1;
+  told end = {-1, -1, -1};
   while (fgets(line, sizeof line, output)) {
-    if (sscanf(line, "repairs %d terminated %d", &repairs, terminated) == 2) continue;
+    if (sscanf(line, "repairs %d lost %d terminated %d", &end.repairs, &end.lost, &end.terminated) == 3) continue;
     if (sscanf(line, "%llu %ld %llu", &number, &sender, &value) != 3) fail_msg("python: %s", line);
     assert_true(number > last && number < LINES_MAX);
     last = number;
@@ -101,7 +118,7 @@ static int check_python(FILE *output, const uint64_t *im_values, const uint64_t 
   }
   assert_int_equal(pclose(output), 0);
   assert_int_equal(got, expect);
-  return repairs;
+  return end;
 }
 
 static void finish(system_under_test *sut) {
@@ -109,23 +126,26 @@ static void finish(system_under_test *sut) {
   assert_int_equal(bus_exit(&sut->im), MESSAGING_OK);
 }
 
-static void run(int lose, bool late, int *repairs) {
+/* Python joins before anything is sent, or late. */
+static told run(int lose, bool late) {
   system_under_test sut;
   uint64_t im_values[LINES_MAX] = {0}, worker_values[LINES_MAX] = {0};
-  int terminated = -1;
   start(&sut);
   if (late) {
     send_all(&sut);
     assert_int_equal(bus_flush(sut.worker, DEADLINE_MS), MESSAGING_OK);
   }
   FILE *output = python(&sut, FROM_C + FROM_IM, lose);
-  if (!late) send_all(&sut);
+  if (!late) {
+    await_joined(sut.im, 2);
+    send_all(&sut);
+  }
   size_t outputs = receive(sut.im, im_values, FROM_C + FROM_PYTHON);
   receive(sut.worker, worker_values, FROM_IM + FROM_PYTHON);
   for (size_t i = 0; i < LINES_MAX; i++) /* both saw Python's messages under the same numbers */
     if (im_values[i] && worker_values[i]) assert_int_equal(im_values[i], worker_values[i]);
-  *repairs = check_python(output, im_values, worker_values, FROM_C + FROM_IM, &terminated);
-  assert_int_equal(terminated, 0);
+  told end = check_python(output, im_values, worker_values, FROM_C + FROM_IM);
+  assert_int_equal(end.terminated, 0);
   if (outputs == 0) {
     bus_batch batch; /* the log came behind the last relay message */
     assert_int_equal(bus_recv(sut.im, &batch), MESSAGING_OK);
@@ -134,38 +154,33 @@ static void run(int lose, bool late, int *repairs) {
     bus_batch_free(&batch);
   }
   finish(&sut);
+  return end;
 }
 
 static void test_exactly_once_and_in_order(void **state) {
-  int repairs;
   (void)state;
-  run(0, false, &repairs);
+  assert_int_equal(run(0, false).lost, 0);
 }
 
 static void test_late_joiner_gets_the_history(void **state) {
-  int repairs;
   (void)state;
-  run(0, true, &repairs);
-  assert_true(repairs > 0); /* history comes as an answer to a negative acknowledgement */
+  assert_true(run(0, true).repairs > 0); /* history comes as an answer to a negative acknowledgement */
 }
 
 static void test_repair_after_loss(void **state) {
-  int repairs;
   (void)state;
-  run(2, false, &repairs);
-  assert_true(repairs > 0);
+  told end = run(2, false);
+  assert_true(end.lost > 0 && end.repairs > 0);
 }
 
 static void test_terminate(void **state) {
   system_under_test sut;
   uint64_t none[LINES_MAX] = {0};
-  int terminated = 0;
   (void)state;
   start(&sut);
   assert_int_equal(bus_send_term_message(sut.im), MESSAGING_OK);
   FILE *output = python(&sut, 1, 0); /* would wait for a message for ever */
-  check_python(output, none, none, 0, &terminated);
-  assert_int_equal(terminated, 1);
+  assert_int_equal(check_python(output, none, none, 0).terminated, 1);
   finish(&sut);
 }
 

@@ -111,14 +111,18 @@ static void talk(const messaging_options *im_options, const messaging_options *w
   const char *host = named ? "tcp://localhost:" : ipv6 ? "tcp://[::1]:" : "tcp://127.0.0.1:";
   assert_int_equal(strncmp(at.pub, host, strlen(host)), 0);
   assert_int_equal(strncmp(at.pull, host, strlen(host)), 0);
+  uint64_t began = messaging__now_ms();
   bus_ctx *first = open_worker(&at, -1, *worker_options), *second = open_worker(&at, -2, *worker_options);
   for (uint64_t i = 1; i <= COUNT; i++) assert_int_equal(bus_send_relay_message(first, &i), MESSAGING_OK);
   receive_in_order(second);
   receive_in_order(im);
+  bool stood_still = messaging__now_ms() - began >= MESSAGING__HANDSHAKE_MS; /* then a handshake may have been given up, and made anew */
   assert_int_equal(bus_exit(&first), MESSAGING_OK);
   assert_int_equal(bus_exit(&second), MESSAGING_OK);
   assert_int_equal(bus_exit(&im), MESSAGING_OK);
-  for (int i = 0; i < MESSAGING__STATUS_COUNT; i++) assert_int_equal(errors[i], 0);
+  if (stood_still) print_message("this machine stood still for so long that a handshake may have been given up\n");
+  for (int i = 0; i < MESSAGING__STATUS_COUNT; i++)
+    if (i != MESSAGING_EAUTH || !stood_still) assert_int_equal(errors[i], 0);
 }
 
 static void test_refused_without_keys(void **state) {

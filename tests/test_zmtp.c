@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "../messaging.h"
+#include "hosts/port.h"
 
 static int encode(msgpack_packer *pk, const uint64_t *in) { return msgpack_pack_uint64(pk, *in); }
 static int decode(const msgpack_object *obj, msgpack_zone *zone, uint64_t *out) {
@@ -108,10 +109,16 @@ static int dial(const char *address) {
   return fd;
 }
 
+/* A call with a time limit is interrupted when this process is stopped and goes on (signal(7)). */
+#define AGAIN_IF_INTERRUPTED(result, call)                        \
+  do (result) = (call);                                           \
+  while ((result) < 0 && errno == EINTR)
+
 /* Writes all, unless the other end hangs up before. */
 static void put(int fd, const void *bytes, size_t size) {
   for (size_t done = 0; done < size;) {
-    ssize_t sent = send(fd, (const uint8_t *)bytes + done, size - done, MSG_NOSIGNAL);
+    ssize_t sent;
+    AGAIN_IF_INTERRUPTED(sent, send(fd, (const uint8_t *)bytes + done, size - done, MSG_NOSIGNAL));
     if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) return;
     assert_true(sent > 0); /* else the other end took nothing for the whole deadline */
     done += (size_t)sent;
@@ -122,13 +129,15 @@ static void put(int fd, const void *bytes, size_t size) {
 static void expect_hang_up(int fd) {
   char bytes[4096];
   ssize_t got;
-  while ((got = recv(fd, bytes, sizeof bytes, 0)) > 0) {}
+  do AGAIN_IF_INTERRUPTED(got, recv(fd, bytes, sizeof bytes, 0));
+  while (got > 0);
   assert_true(got == 0 || errno == ECONNRESET);
 }
 
 static void read_exactly(int fd, void *bytes, size_t size) {
   for (size_t done = 0; done < size;) {
-    ssize_t got = recv(fd, (uint8_t *)bytes + done, size - done, 0);
+    ssize_t got;
+    AGAIN_IF_INTERRUPTED(got, recv(fd, (uint8_t *)bytes + done, size - done, 0));
     assert_true(got > 0);
     done += (size_t)got;
   }
@@ -441,13 +450,13 @@ static void test_supervisor_with_keys(void **state) {
 /* Sockets in a supervisor's place: raw ones first, then libzmq's at the same addresses. */
 typedef struct {
   char folder[40], pub[80], pull[80];
-  int pub_fd, pull_fd;
+  int pub_fd, pull_fd, held[2];
   bool tcp;
   bus_ctx *worker;
   int reports;
 } place;
 
-static int listen_at(char *address, size_t size) {
+static int listen_at(const char *address) {
   struct sockaddr_storage name;
   int yes = 1;
   socklen_t length = parse_address(address, &name);
@@ -457,11 +466,6 @@ static int listen_at(char *address, size_t size) {
   assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes), 0);
   assert_int_equal(bind(fd, (struct sockaddr *)&name, length), 0);
   assert_int_equal(listen(fd, 16), 0);
-  if (name.ss_family == AF_INET) {
-    length = sizeof name;
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &length), 0);
-    snprintf(address, size, "tcp://127.0.0.1:%d", ntohs(((struct sockaddr_in *)&name)->sin_port));
-  }
   return fd;
 }
 
@@ -471,10 +475,14 @@ static void open_place(place *p, bool tcp) {
   p->tcp = tcp;
   strcpy(p->folder, "/tmp/messaging-test-XXXXXX");
   assert_non_null(mkdtemp(p->folder));
-  snprintf(p->pub, sizeof p->pub, tcp ? "tcp://127.0.0.1:0" : "ipc://%s/pub", p->folder);
-  snprintf(p->pull, sizeof p->pull, tcp ? "tcp://127.0.0.1:0" : "ipc://%s/pull", p->folder);
-  p->pub_fd = listen_at(p->pub, sizeof p->pub);
-  p->pull_fd = listen_at(p->pull, sizeof p->pull);
+  snprintf(p->pub, sizeof p->pub, "ipc://%s/pub", p->folder);
+  snprintf(p->pull, sizeof p->pull, "ipc://%s/pull", p->folder);
+  for (int i = 0; i < 2 && tcp; i++) {
+    p->held[i] = hold_port(i ? p->pull : p->pub, sizeof p->pub);
+    assert_true(p->held[i] >= 0);
+  }
+  p->pub_fd = listen_at(p->pub);
+  p->pull_fd = listen_at(p->pull);
   assert_int_equal(bus_init_worker(&p->worker, KIND, p->pub, p->pull, &options), MESSAGING_OK);
   assert_int_equal(bus_run_worker(p->worker, count_malformed, &p->reports), MESSAGING_OK);
 }
@@ -485,8 +493,14 @@ static void close_raw(place *p) {
   if (!p->tcp) unlink(p->pub + 6), unlink(p->pull + 6);
 }
 
+static void leave_place(place *p) {
+  for (int i = 0; i < 2 && p->tcp; i++) close(p->held[i]);
+  rmdir(p->folder);
+}
+
 static int answer(int listener) {
-  int fd = accept(listener, NULL, NULL);
+  int fd;
+  AGAIN_IF_INTERRUPTED(fd, accept(listener, NULL, NULL));
   assert_true(fd >= 0);
   bound(fd);
   return fd;
@@ -547,7 +561,7 @@ static void attack_worker(const attack *a, bool tcp) {
     close_raw(&p);
     if (a->again) check_worker_goes_on(&p);
     else check_worker_is_cut_off(&p);
-    rmdir(p.folder);
+    leave_place(&p);
   }
 }
 
@@ -564,7 +578,7 @@ static void attack_workers(bool tcp) {
   close(pull);
   close_raw(&silent);
   check_worker_goes_on(&silent);
-  rmdir(silent.folder);
+  leave_place(&silent);
   WAIT_FOR(open_descriptors() <= descriptors);
 }
 

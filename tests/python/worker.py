@@ -7,10 +7,10 @@ PUB, PULL   the supervisor's two libzmq addresses: SUB is connected to the first
 ID, KIND    of this worker, as the supervisor lists it (ID is negative)
 SEND        so many relay messages are sent, two in a batch: the integers 1000000 * -ID + i; then one log message of level ID
 EXPECT      so many relay messages of others are awaited, unless the supervisor tells the worker to terminate
-LOSE        every LOSE-th broadcast RELAY frame is thrown away on arrival, as if lost; 0 or absent: none
+LOSE        every LOSE-th broadcast RELAY frame of others is thrown away on arrival, as if lost; 0 or absent: none
 
-At the end it prints a line "number id value" for each relay message of others in the order delivered, then "repairs R terminated T": how often
-it asked for missing messages, and whether it was told to terminate. Written from the section "Frames" of messaging_impl.h alone.
+At the end it prints a line "number id value" for each relay message of others in the order delivered, then "repairs R lost L terminated T": how
+often it asked for missing messages, how many frames it threw away, and whether it was told to terminate. Written from the section "Frames" of messaging_impl.h alone.
 """
 import contextlib
 import itertools
@@ -59,7 +59,7 @@ class Worker:
         self.position = self.next = self.first = 1
         self.kept, self.kept_bytes = {}, 0          # batches of others ahead of a gap: position -> (id, count, payload)
         self.own = {}                               # messages of one's own, not yet passed over: position -> the one behind the last
-        self.delivered, self.broadcasts, self.repairs = [], 0, 0    # delivered: (number, id, value)
+        self.delivered, self.broadcasts, self.repairs, self.lost = [], 0, 0, 0      # delivered: (number, id, value)
 
         # Times. The tick says again whatever is not answered, and keeps this worker alive.
         self.tick_at, self.ask_at, self.pause = 0.0, 0.0, AGAIN     # missing messages are not asked for before ask_at
@@ -156,8 +156,10 @@ class Worker:
             return
         self.heard_at = time.monotonic()
         if type == RELAY:
-            self.broadcasts += bool(lose)
-            if not lose or self.broadcasts % lose:
+            self.broadcasts += lose > 0 and body[2] != self.nonce
+            if lose and body[2] != self.nonce and self.broadcasts % lose == 0:
+                self.lost += 1
+            else:
                 self.on_relay(*body)
         elif type == REPAIR:
             self.on_repair(*body)
@@ -272,7 +274,7 @@ def main():
     worker.run()
     for number, sender, value in worker.delivered:
         print(number, sender, value)
-    print("repairs %d terminated %d" % (worker.repairs, worker.terminated))
+    print("repairs %d lost %d terminated %d" % (worker.repairs, worker.lost, worker.terminated))
 
 
 if __name__ == "__main__":
