@@ -4980,6 +4980,9 @@ static inline void messaging__close_fd(int fd) {
 static inline void messaging__arena_free(messaging__arena *arena);
 
 static inline void messaging__handle_free(messaging__handle *handle) {
+  void *told_of[] = {handle->in, handle->out};
+  for (int i = 0; i < 2; i++)
+    if (handle->porters[i]) zmq_socket_monitor(told_of[i], NULL, 0); /* else a connection at this moment would find nobody to tell, and wait */
   if (handle->in) zmq_close(handle->in);
   if (handle->out) zmq_close(handle->out);
   if (handle->gate_keeper) zmq_close(handle->gate_keeper);
