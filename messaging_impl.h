@@ -1693,10 +1693,11 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
   return messaging__block_new(bytes);
 }
 
-/* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. */
+/* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. Where frames are small, it is not, since the
+ * block fills slowly, and whoever waits for one of them would wait for that as well. */
 static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging, uint64_t polite_until_us) {
   messaging__buffer *block = messaging__block_new(bytes);
-  size_t ready = block ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
+  size_t ready = block && bytes >= MESSAGING__TOUCH_BYTES ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
   for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging, polite_until_us);
   return block;
 }

@@ -143,7 +143,7 @@ static void test_blocks(void **state) {
   }
 }
 
-/* What was made ready is in memory, by either way, but for the rest of a very large block. */
+/* What was made ready is in memory, by either way, but for the rest of a very large block, and one for small frames. */
 static void test_ready_blocks(void **state) {
   (void)state;
   enum { PAGE = 4096 };
@@ -154,13 +154,17 @@ static void test_ready_blocks(void **state) {
     fail_call = fails ? ADVICE : NOTHING;
     messaging__paging paging;
     messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
-    messaging__buffer *small = messaging__log_ready(1, &paging, 0), *large = messaging__log_ready(MESSAGING__READY_BYTES + 1, &paging, UINT64_MAX);
+    messaging__buffer *slow = messaging__log_ready(MESSAGING__TOUCH_BYTES - 1, &paging, 0), *small = messaging__log_ready(MESSAGING__TOUCH_BYTES, &paging, 0);
+    messaging__buffer *large = messaging__log_ready(MESSAGING__READY_BYTES + 1, &paging, UINT64_MAX);
     fail_call = NOTHING;
-    assert_true(small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
+    assert_true(slow && small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
+    assert_int_equal(mincore(slow->data, slow->capacity, there), 0);
+    for (size_t i = 0; i < slow->capacity / PAGE; i++) assert_int_equal(there[i] & 1, 0);
     assert_int_equal(mincore(small->data, small->capacity, there), 0);
     for (size_t i = 0; i < small->capacity / PAGE; i++) assert_true(there[i] & 1);
     assert_int_equal(mincore(large->data, large->capacity, there), 0);
     for (size_t i = 0; i < pages; i++) assert_int_equal(there[i] & 1, i < MESSAGING__READY_BYTES / PAGE);
+    messaging__buffer_drop(slow);
     messaging__buffer_drop(small);
     messaging__buffer_drop(large);
   }
