@@ -80,7 +80,8 @@
  * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
  *   by a thread that has the time, and their pages are chosen by what they cost last time.
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
- *   room for a large frame or two, as far as the system allows it; more than 64 workers, whose slowest could fill much memory, keep the kernel's default.
+ *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
+ *   its connections as they are.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
  *
