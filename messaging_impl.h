@@ -649,10 +649,27 @@ static inline uint64_t messaging__load_be(const uint8_t *at, size_t size) {
   }
 }
 
+static inline void messaging__store_be32(uint8_t *at, uint32_t value) {
+  at[0] = (uint8_t)(value >> 24);
+  at[1] = (uint8_t)(value >> 16);
+  at[2] = (uint8_t)(value >> 8);
+  at[3] = (uint8_t)value;
+}
+
+static inline void messaging__store_be64(uint8_t *at, uint64_t value) {
+  messaging__store_be32(at, (uint32_t)(value >> 32));
+  messaging__store_be32(at + 4, (uint32_t)value);
+}
+
 static inline void messaging__store_be(uint8_t *at, uint64_t value, size_t size) {
-  while (size--) {
-    at[size] = (uint8_t)value;
-    value >>= 8;
+  switch (size) {
+    case 1: at[0] = (uint8_t)value; break;
+    case 2:
+      at[0] = (uint8_t)(value >> 8);
+      at[1] = (uint8_t)value;
+      break;
+    case 4: messaging__store_be32(at, (uint32_t)value); break;
+    default: messaging__store_be64(at, value);
   }
 }
 
@@ -1124,7 +1141,12 @@ typedef struct {
 
 /* The letters of a slot in the topic of a batch. */
 static inline void messaging__put_letters(uint8_t *at, unsigned slot) {
-  for (unsigned bit = 0; bit < MESSAGING__LETTERS; bit++) at[bit] = (uint8_t)('0' + (slot >> (MESSAGING__LETTERS - 1 - bit) & 1));
+  at[0] = (uint8_t)('0' + (slot >> 5 & 1));
+  at[1] = (uint8_t)('0' + (slot >> 4 & 1));
+  at[2] = (uint8_t)('0' + (slot >> 3 & 1));
+  at[3] = (uint8_t)('0' + (slot >> 2 & 1));
+  at[4] = (uint8_t)('0' + (slot >> 1 & 1));
+  at[5] = (uint8_t)('0' + (slot & 1));
 }
 
 static inline void messaging__put_run(uint8_t *at, const messaging__run *run) {
@@ -1133,13 +1155,21 @@ static inline void messaging__put_run(uint8_t *at, const messaging__run *run) {
   messaging__store_be(at + MESSAGING__AT_RUN_BATCH, run->batch, 8);
 }
 
-/* The msgpack tags that stand before the values of a batch's body. */
-static const struct {
-  uint8_t at, tag;
-} messaging__batch_tags[] = {{MESSAGING__AT_ID - 2, 0x9b},    {MESSAGING__AT_ID - 1, 0xd3},        {MESSAGING__AT_KIND - 1, 0xce},
-                             {MESSAGING__AT_NONCE - 1, 0xcf},     {MESSAGING__AT_NUMBER - 1, 0xcf},    {MESSAGING__AT_POSITION - 1, 0xcf},
-                             {MESSAGING__AT_RUN_NONCE - 1, 0xcf}, {MESSAGING__AT_RUN_FIRST - 1, 0xcf}, {MESSAGING__AT_RUN_BATCH - 1, 0xcf},
-                             {MESSAGING__AT_COUNT - 1, 0xce},     {MESSAGING__AT_PAYLOAD_SIZE - 1, 0xc6}};
+/* The msgpack tags that stand before the values of a batch's body, and where. */
+#define MESSAGING__BATCH_TAGS(X)                                                                                           \
+  X(ID - 2, 0x9b)                                                                                                          \
+  X(ID - 1, 0xd3)                                                                                                          \
+  X(KIND - 1, 0xce)                                                                                                        \
+  X(NONCE - 1, 0xcf)                                                                                                       \
+  X(NUMBER - 1, 0xcf)                                                                                                      \
+  X(POSITION - 1, 0xcf)                                                                                                    \
+  X(RUN_NONCE - 1, 0xcf)                                                                                                   \
+  X(RUN_FIRST - 1, 0xcf)                                                                                                   \
+  X(RUN_BATCH - 1, 0xcf)                                                                                                   \
+  X(COUNT - 1, 0xce)                                                                                                       \
+  X(PAYLOAD_SIZE - 1, 0xc6)
+#define MESSAGING__PUT_BATCH_TAG(place, tag) at[MESSAGING__AT_##place] = tag;
+#define MESSAGING__OR_NO_BATCH_TAG(place, tag) || at[MESSAGING__AT_##place] != tag
 
 static inline void messaging__batch_write(uint8_t *at, const messaging__era *era, const messaging__batch *batch) {
   static const uint8_t head[] = {0x96, 0xa1 + MESSAGING__LETTERS, 'B'};
@@ -1149,8 +1179,7 @@ static inline void messaging__batch_write(uint8_t *at, const messaging__era *era
   at[MESSAGING__AT_SESSION - 2] = 0xc4;
   at[MESSAGING__AT_SESSION - 1] = sizeof era->session;
   at[MESSAGING__AT_GENERATION - 1] = 0xce;
-  for (size_t i = 0; i < sizeof messaging__batch_tags / sizeof messaging__batch_tags[0]; i++)
-    at[messaging__batch_tags[i].at] = messaging__batch_tags[i].tag;
+  MESSAGING__BATCH_TAGS(MESSAGING__PUT_BATCH_TAG)
   at[MESSAGING__AT_TYPE] = batch->type;
   memcpy(at + MESSAGING__AT_SESSION, era->session, sizeof era->session);
   messaging__store_be(at + MESSAGING__AT_GENERATION, era->generation, 4);
@@ -1168,8 +1197,7 @@ static inline void messaging__batch_write(uint8_t *at, const messaging__era *era
 /* Reads the body of a batch frame whose envelope was read. The frame may be followed by others when exact is false. */
 static inline bool messaging__batch_read(const uint8_t *at, size_t size, messaging__batch *batch) {
   if (size < MESSAGING__AT_PAYLOAD || at[1] != 0xa1 + MESSAGING__LETTERS || at[MESSAGING__AT_FLAGS] > 0x7f) return false;
-  for (size_t i = 0; i < sizeof messaging__batch_tags / sizeof messaging__batch_tags[0]; i++)
-    if (at[messaging__batch_tags[i].at] != messaging__batch_tags[i].tag) return false;
+  if (false MESSAGING__BATCH_TAGS(MESSAGING__OR_NO_BATCH_TAG)) return false;
   batch->type = at[MESSAGING__AT_TYPE];
   batch->id = (int64_t)messaging__load_be(at + MESSAGING__AT_ID, 8);
   batch->kind = (uint32_t)messaging__load_be(at + MESSAGING__AT_KIND, 4);
@@ -1196,8 +1224,26 @@ typedef struct {
   uint32_t generation;
 } messaging__envelope;
 
+/* That of a batch, whose fields have fixed places. */
+static inline bool messaging__envelope_of_batch(messaging__reader *reader, messaging__envelope *envelope) {
+  const uint8_t *at = reader->at;
+  if (reader->end - at < MESSAGING__AT_PAYLOAD || at[0] != 0x96 || at[1] != 0xa1 + MESSAGING__LETTERS || at[MESSAGING__AT_TYPE - 1] > 0x7f ||
+      at[MESSAGING__AT_TYPE] > 0x7f || at[MESSAGING__AT_SESSION - 2] != 0xc4 || at[MESSAGING__AT_SESSION - 1] != 16 ||
+      at[MESSAGING__AT_GENERATION - 1] != 0xce)
+    return false;
+  envelope->topic = at + 2;
+  envelope->topic_size = 1 + MESSAGING__LETTERS;
+  envelope->version = at[MESSAGING__AT_TYPE - 1];
+  envelope->type = at[MESSAGING__AT_TYPE];
+  envelope->session = at + MESSAGING__AT_SESSION;
+  envelope->generation = (uint32_t)messaging__load_be(at + MESSAGING__AT_GENERATION, 4);
+  reader->at = at + MESSAGING__AT_GENERATION + 4;
+  return true;
+}
+
 static inline bool messaging__envelope_read(messaging__reader *reader, messaging__envelope *envelope) {
   size_t session_size;
+  if (messaging__envelope_of_batch(reader, envelope)) return true;
   memset(envelope, 0, sizeof *envelope);
   if (messaging__read_array(reader) != 6) return false;
   envelope->topic = messaging__read_bytes(reader, &envelope->topic_size);
@@ -1283,6 +1329,7 @@ typedef struct {
   messaging__buffer *buffer; /* MESSAGING__AT_PAYLOAD bytes for the header, then the payload */
   uint32_t count;
   uint8_t type;
+  bool crowded; /* the queue was half full when this was taken from it */
 } messaging__outgoing;
 
 typedef enum {
@@ -1548,12 +1595,23 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   return MESSAGING_OK;
 }
 
-/* The next batch, which stays until pop: a sealed one or, when asked for, the open one. */
-static inline bool messaging__outbox_front(messaging__outbox *outbox, bool open_too, messaging__outgoing *batch) {
+/* The next batch, if one may go: a sealed one or, when all may, the open one. Else says so, and whoever sends then has the protocol look again. */
+static inline bool messaging__outbox_look(messaging__outbox *outbox, messaging__hold hold, messaging__outgoing *batch) {
+  if (hold == MESSAGING__FLOWS && outbox->ready.count == 0) messaging__outbox_seal(outbox);
+  bool found = hold != MESSAGING__HOLDS_ALL && outbox->ready.count > 0;
+  if (found) {
+    *batch = *(messaging__outgoing *)messaging__ring_at(&outbox->ready, 0);
+    batch->crowded = outbox->bytes > outbox->bytes_max / 2;
+  } else {
+    outbox->hold = hold;
+  }
+  return found;
+}
+
+/* A batch that stays until pop. */
+static inline bool messaging__outbox_front(messaging__outbox *outbox, messaging__hold hold, messaging__outgoing *batch) {
   pthread_mutex_lock(&outbox->lock);
-  if (open_too && outbox->ready.count == 0) messaging__outbox_seal(outbox);
-  bool found = outbox->ready.count > 0;
-  if (found) *batch = *(messaging__outgoing *)messaging__ring_at(&outbox->ready, 0);
+  bool found = messaging__outbox_look(outbox, hold, batch);
   pthread_mutex_unlock(&outbox->lock);
   return found;
 }
@@ -1562,6 +1620,15 @@ static inline void messaging__outbox_pop(messaging__outbox *outbox) {
   pthread_mutex_lock(&outbox->lock);
   messaging__ring_pop(&outbox->ready);
   pthread_mutex_unlock(&outbox->lock);
+}
+
+/* Both at once. */
+static inline bool messaging__outbox_take(messaging__outbox *outbox, messaging__hold hold, messaging__outgoing *batch) {
+  pthread_mutex_lock(&outbox->lock);
+  bool found = messaging__outbox_look(outbox, hold, batch);
+  if (found) messaging__ring_pop(&outbox->ready);
+  pthread_mutex_unlock(&outbox->lock);
+  return found;
 }
 
 /* A batch that was popped is no longer this process's concern. */
@@ -1593,20 +1660,11 @@ static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
   return empty;
 }
 
-static inline bool messaging__outbox_half_full(messaging__outbox *outbox) {
+/* Says how far the protocol has got, to whoever sends. */
+static inline void messaging__outbox_hold(messaging__outbox *outbox, messaging__hold hold) {
   pthread_mutex_lock(&outbox->lock);
-  bool half = outbox->bytes > outbox->bytes_max / 2;
-  pthread_mutex_unlock(&outbox->lock);
-  return half;
-}
-
-/* Says how far the protocol has got. False when a batch could go out by now, so that it has to look again. */
-static inline bool messaging__outbox_hold(messaging__outbox *outbox, messaging__hold hold) {
-  pthread_mutex_lock(&outbox->lock);
-  bool open = outbox->open.buffer != NULL, ready = outbox->ready.count > 0;
   outbox->hold = hold;
   pthread_mutex_unlock(&outbox->lock);
-  return !(hold == MESSAGING__FLOWS ? open || ready : hold == MESSAGING__HOLDS_OPEN ? ready : false);
 }
 
 static inline void messaging__outbox_close(messaging__outbox *outbox) {
@@ -1858,10 +1916,14 @@ static inline void messaging__inbox_free(messaging__inbox *inbox) {
   pthread_mutex_destroy(&inbox->lock);
 }
 
+/* Whether there is something for the application. Under the lock. */
+static inline bool messaging__inbox_holds(const messaging__inbox *inbox) {
+  return inbox->items.count > 0 || inbox->cursor_batches > 0 || inbox->term_due || inbox->retry;
+}
+
 /* Keeps readable true to what recv would find. Under the lock. */
 static inline void messaging__inbox_settle(messaging__inbox *inbox) {
-  bool readable = inbox->items.count > 0 || inbox->cursor_batches > 0 || inbox->term_due || inbox->ended || inbox->retry;
-  MESSAGING__STORE(&inbox->readable, readable);
+  MESSAGING__STORE(&inbox->readable, messaging__inbox_holds(inbox) || inbox->ended);
 }
 
 static inline bool messaging__inbox_fits(const messaging__inbox *inbox, size_t size) {
@@ -2286,13 +2348,13 @@ static inline messaging__hold messaging__worker_flow(const messaging__worker *wo
   return worker->flights.count < MESSAGING__FLIGHTS_MAX ? MESSAGING__FLOWS : MESSAGING__HOLDS_OPEN;
 }
 
-/* Whether the next batch asks for an answer. A burst's does, since more may wait behind what is on its way, and so does one for which the queue is
+/* Whether the next batch asks for an answer. A burst's does, since more may wait behind what is on its way, and so does one for which the queue was
  * half full. Of a lone one there is time to hear, as long as another may follow. */
-static inline bool messaging__worker_hastens(const messaging__worker *worker, uint64_t now) {
+static inline bool messaging__worker_hastens(const messaging__worker *worker, const messaging__flight *flight, uint64_t now) {
   size_t flights = worker->flights_sent + 1;
   bool burst = now < worker->spoken_ms + MESSAGING__ACK_MS;
   if (flights >= (burst ? MESSAGING__FLIGHTS_MAX / 2 : MESSAGING__FLIGHTS_MAX - 1)) return true;
-  return worker->flights_bytes >= worker->window / 2 || messaging__outbox_half_full(worker->outbox);
+  return worker->flights_bytes >= worker->window / 2 || flight->batch.crowded;
 }
 
 /* When to ask about a batch, if nothing is heard of it by then. One that asked for no answer is acknowledged at leisure. */
@@ -2305,24 +2367,18 @@ static inline void messaging__worker_send_batches(messaging__worker *worker, uin
   for (;;) {
     while (worker->flights_sent < worker->flights.count && !worker->stalled && worker->window) {
       messaging__flight *flight = (messaging__flight *)messaging__ring_at(&worker->flights, worker->flights_sent);
-      bool answer = messaging__worker_hastens(worker, now);
+      bool answer = messaging__worker_hastens(worker, flight, now);
       if (!messaging__worker_send_flight(worker, flight, answer, now)) break;
       worker->flights_sent++;
       if (answer) worker->hastened = flight->number;
       worker->probe_at = messaging__earlier(worker->probe_at, messaging__worker_probes(worker, answer, now));
     }
     if (!messaging__ring_reserve(&worker->flights)) worker->stalled = true;
-    messaging__hold hold = messaging__worker_flow(worker);
     messaging__flight flight;
-    if (hold != MESSAGING__HOLDS_ALL &&
-        messaging__outbox_front(worker->outbox, hold == MESSAGING__FLOWS, &flight.batch)) {
-      messaging__outbox_pop(worker->outbox);
-      flight.number = worker->number++;
-      worker->flights_bytes += flight.batch.buffer->size;
-      messaging__ring_push(&worker->flights, &flight);
-      continue;
-    }
-    if (messaging__outbox_hold(worker->outbox, hold)) return;
+    if (!messaging__outbox_take(worker->outbox, messaging__worker_flow(worker), &flight.batch)) return;
+    flight.number = worker->number++;
+    worker->flights_bytes += flight.batch.buffer->size;
+    messaging__ring_push(&worker->flights, &flight);
   }
 }
 
@@ -2718,12 +2774,19 @@ static inline void messaging__worker_heard(messaging__worker *worker, uint64_t n
   if (worker->lost_shown) messaging__inbox_resume(worker->inbox);
 }
 
+/* Whether a frame is for this worker alone. */
+static inline bool messaging__worker_meant(const messaging__worker *worker, const messaging__envelope *envelope) {
+  uint8_t topic[MESSAGING__TOPIC_SIZE];
+  if (envelope->topic_size != sizeof topic - 3) return false;
+  messaging__topic_of(topic, &worker->self);
+  return memcmp(envelope->topic, topic + 3, envelope->topic_size) == 0;
+}
+
 /* One frame from the supervisor. It is lent for the call. */
 static inline void messaging__worker_receive(messaging__worker *worker, messaging__slice frame, uint64_t now) {
   messaging__reader reader = {frame.data, frame.data + frame.size, false};
   messaging__envelope envelope;
   messaging__batch batch;
-  uint8_t topic[MESSAGING__TOPIC_SIZE];
   worker->stats.frames_received++;
   worker->stats.bytes_received += frame.size;
   if (worker->state == MESSAGING__OVER) {
@@ -2731,8 +2794,7 @@ static inline void messaging__worker_receive(messaging__worker *worker, messagin
     return;
   }
   bool fine = messaging__envelope_read(&reader, &envelope);
-  messaging__topic_of(topic, &worker->self);
-  bool mine = fine && envelope.topic_size == 17 && memcmp(envelope.topic, topic + 3, 17) == 0;
+  bool mine = fine && messaging__worker_meant(worker, &envelope);
   if (fine && envelope.version != MESSAGING_WIRE_VERSION && !(mine && envelope.type == MESSAGING__REFUSE)) {
     messaging__report(&worker->port, MESSAGING_EVERSION, &worker->supervisor, "a frame of another wire version");
     return;
@@ -3214,6 +3276,10 @@ static inline void messaging__im_ask_holders(messaging__im *im) {
 static inline bool messaging__im_room(messaging__im *im, size_t size) {
   messaging__log *log = &im->inbox->log;
   bool early = false, held = false; /* too early for another look at what is needed; that was done, in vain */
+  if (messaging__log_fits(log, size)) { /* which changes under core alone */
+    im->fence_at = MESSAGING__NEVER;
+    return true;
+  }
   pthread_mutex_lock(&im->inbox->lock);
   while (log->chunks.count && !messaging__log_fits(log, size)) {
     uint64_t end = messaging__log_chunk(log, 0)->next;
@@ -3821,18 +3887,16 @@ static inline bool messaging__im_take_own(messaging__im *im, const messaging__ou
 
 static inline void messaging__im_send_own(messaging__im *im, uint64_t now) {
   messaging__outgoing own;
-  do {
-    while (messaging__outbox_front(im->outbox, true, &own)) {
-      if (!messaging__im_take_own(im, &own, now)) {
-        messaging__outbox_hold(im->outbox, MESSAGING__HOLDS_ALL);
-        return;
-      }
-      size_t bytes = own.buffer->size;
-      messaging__outbox_pop(im->outbox);
-      messaging__buffer_drop(own.buffer);
-      messaging__outbox_release(im->outbox, bytes);
+  while (messaging__outbox_front(im->outbox, MESSAGING__FLOWS, &own)) {
+    if (!messaging__im_take_own(im, &own, now)) {
+      messaging__outbox_hold(im->outbox, MESSAGING__HOLDS_ALL);
+      return;
     }
-  } while (!messaging__outbox_hold(im->outbox, MESSAGING__FLOWS));
+    size_t bytes = own.buffer->size;
+    messaging__outbox_pop(im->outbox);
+    messaging__buffer_drop(own.buffer);
+    messaging__outbox_release(im->outbox, bytes);
+  }
 }
 
 /* Tells those who are owed an acknowledgement; where there are many, some at a time. The sender of the last messages, which learns so that it has all, is
@@ -4557,16 +4621,19 @@ static inline void messaging__arm(messaging__handle *handle, uint64_t deadline_m
   if (timerfd_settime(handle->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0) handle->armed_ms = deadline_ms;
 }
 
-/* Keeps the public descriptor true to readable, while somebody watches it other than the caller. */
+/* Keeps the public descriptor true to readable, while somebody watches it other than the caller. Whoever changed readable or the watchers has held the
+ * lock for that and comes here afterwards, the last of them with all of it seen; so whether there is something to do can be told without the lock. */
 static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
   messaging__inbox *inbox = &handle->inbox;
+  bool signaled = MESSAGING__LOAD(&inbox->signaled);
+  if (MESSAGING__LOAD(&inbox->readable) ? signaled || MESSAGING__LOAD(&inbox->watchers) <= own : !signaled) return;
   pthread_mutex_lock(&inbox->lock);
   if (inbox->readable && !inbox->signaled && inbox->watchers > own) {
     messaging__ring_bell(inbox->event_fd, 1);
-    inbox->signaled = true;
+    MESSAGING__STORE(&inbox->signaled, true);
   } else if (!inbox->readable && inbox->signaled) {
     messaging__drain(inbox->event_fd);
-    inbox->signaled = false;
+    MESSAGING__STORE(&inbox->signaled, false);
   }
   pthread_mutex_unlock(&inbox->lock);
 }
@@ -5822,10 +5889,12 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
   }
   bool empty = arena->items.count == 0 && !arena->has_term;
   status = empty ? MESSAGING_OK : messaging__decode(arena, codec, &view);
-  pthread_mutex_lock(&inbox->lock);
-  inbox->retry = status == MESSAGING_OK ? NULL : arena;
-  messaging__inbox_settle(inbox);
-  pthread_mutex_unlock(&inbox->lock);
+  if (status != MESSAGING_OK || inbox->retry) {
+    pthread_mutex_lock(&inbox->lock);
+    inbox->retry = status == MESSAGING_OK ? NULL : arena;
+    messaging__inbox_settle(inbox);
+    pthread_mutex_unlock(&inbox->lock);
+  }
   messaging__notify(handle, 0);
   if (MESSAGING__LOAD(&inbox->wanted)) {
     MESSAGING__STORE(&inbox->wanted, false);
@@ -5857,11 +5926,11 @@ static inline uint64_t messaging__deadline(int timeout_ms) {
 }
 
 /* Waits as the one who reads the socket: what arrives is in the inbox without a change of threads. The descriptor tells of what is there
- * already, since whoever read before has read until nothing was left. */
-static inline void messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
-  bool more = false;
+ * already, since whoever read before has read until nothing was left. False: the time is over. */
+static inline bool messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
+  bool more = false, found;
   struct epoll_event events[3];
-  while (!MESSAGING__LOAD(&handle->inbox.readable)) {
+  while (!(found = MESSAGING__LOAD(&handle->inbox.readable))) {
     int remaining = more ? 0 : messaging__remaining(deadline), count = more ? 0 : epoll_wait(handle->wait_fd, events, 3, remaining);
     if (!more && count == 0 && remaining == 0) break;
     messaging__lock(handle);
@@ -5871,6 +5940,7 @@ static inline void messaging__wait_driving(messaging__handle *handle, uint64_t d
   }
   MESSAGING__STORE(&handle->driven, 0u);
   if (more) messaging__wake(handle); /* for what is left there is no edge to come any more */
+  return found;
 }
 
 static inline messaging_status messaging__wait(messaging__handle *handle, int timeout_ms) {
@@ -5879,27 +5949,27 @@ static inline messaging_status messaging__wait(messaging__handle *handle, int ti
   if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
   if (timeout_ms < -1 || messaging__on_background(handle)) return MESSAGING_EINVAL;
   messaging__inbox *inbox = &handle->inbox;
-  uint64_t deadline = messaging__deadline(timeout_ms);
-  if (!MESSAGING__LOAD(&inbox->readable) && timeout_ms != 0) {
+  bool found = MESSAGING__LOAD(&inbox->readable), waits = !found;
+  if (waits && timeout_ms == 0) return MESSAGING_ETIMEDOUT;
+  if (waits) {
+    uint64_t deadline = messaging__deadline(timeout_ms);
     pthread_mutex_lock(&inbox->lock);
-    inbox->watchers++;
+    MESSAGING__STORE(&inbox->watchers, inbox->watchers + 1);
     pthread_mutex_unlock(&inbox->lock);
     bool driving = MESSAGING__SWAP(&handle->driven, 1u) == 0;
     messaging__notify(handle, driving);
-    if (driving) messaging__wait_driving(handle, deadline);
-    for (int remaining = 1; !driving && !MESSAGING__LOAD(&inbox->readable) && remaining != 0;) {
+    if (driving) found = messaging__wait_driving(handle, deadline);
+    for (int remaining = 1; !driving && !(found = MESSAGING__LOAD(&inbox->readable)) && remaining != 0;) {
       struct pollfd entry = {inbox->event_fd, POLLIN, 0};
       remaining = messaging__remaining(deadline);
       poll(&entry, 1, remaining);
     }
-    pthread_mutex_lock(&inbox->lock);
-    inbox->watchers--;
-    pthread_mutex_unlock(&inbox->lock);
   }
-  if (!MESSAGING__LOAD(&inbox->readable)) return MESSAGING_ETIMEDOUT;
   pthread_mutex_lock(&inbox->lock);
-  bool queued = inbox->items.count || inbox->cursor_batches || inbox->term_due || inbox->retry;
-  status = !queued && inbox->ended ? inbox->cause : MESSAGING_OK;
+  if (waits) MESSAGING__STORE(&inbox->watchers, inbox->watchers - 1);
+  bool holds = messaging__inbox_holds(inbox);
+  if (!holds && inbox->ended) status = inbox->cause;
+  else if (!holds && !found) status = MESSAGING_ETIMEDOUT;
   pthread_mutex_unlock(&inbox->lock);
   return status;
 }
@@ -5908,7 +5978,7 @@ static inline int messaging__fd(const messaging__handle *constant) {
   messaging__handle *handle = (messaging__handle *)(uintptr_t)constant;
   if (messaging__check(handle, MESSAGING__EITHER) != MESSAGING_OK) return -1;
   pthread_mutex_lock(&handle->inbox.lock);
-  if (!handle->inbox.watched) handle->inbox.watchers++;
+  if (!handle->inbox.watched) MESSAGING__STORE(&handle->inbox.watchers, handle->inbox.watchers + 1);
   handle->inbox.watched = true;
   pthread_mutex_unlock(&handle->inbox.lock);
   messaging__notify(handle, 0);

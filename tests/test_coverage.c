@@ -241,19 +241,36 @@ static void test_outbox_limits(void **state) {
   assert_int_equal(put(&outbox, 5), MESSAGING_OK);
   assert_int_equal(put(&outbox, 5), MESSAGING_EFULL);
   assert_int_equal(put(&outbox, 9), MESSAGING_EFULL);
-  assert_false(messaging__outbox_hold(&outbox, MESSAGING__FLOWS));
-  messaging__outbox_free(&outbox);
-  assert_true(messaging__outbox_init(&outbox, 10000, 1000));
-  assert_int_equal(put(&outbox, 5), MESSAGING_OK);
-  assert_true(messaging__outbox_hold(&outbox, MESSAGING__HOLDS_ALL));
-  assert_true(messaging__outbox_hold(&outbox, MESSAGING__HOLDS_OPEN));
-  assert_false(messaging__outbox_hold(&outbox, MESSAGING__FLOWS)); /* the open one could go */
-  messaging__outbox_seal(&outbox);
-  assert_false(messaging__outbox_hold(&outbox, MESSAGING__HOLDS_OPEN));
-  assert_false(messaging__outbox_hold(&outbox, MESSAGING__FLOWS));
   messaging__outbox_free(&outbox);
   for (fail_call = MUTEX; fail_call <= COND; fail_call++) assert_false(messaging__outbox_init(&outbox, 1000, 100));
   fail_call = NOTHING;
+}
+
+/* What may go is given; else who sends next is told what holds it. */
+static void test_outbox_holds(void **state) {
+  messaging__outbox outbox;
+  messaging__outgoing batch = {NULL, 0, 0, false};
+  (void)state;
+  assert_true(messaging__outbox_init(&outbox, 10000, 1000));
+  assert_int_equal(put(&outbox, 5), MESSAGING_OK);
+  for (int hold = MESSAGING__HOLDS_ALL; hold > MESSAGING__FLOWS; hold--) {
+    assert_false(messaging__outbox_take(&outbox, (messaging__hold)hold, &batch));
+    assert_int_equal(outbox.hold, hold);
+    assert_int_equal(outbox.ready.count, 0);
+  }
+  assert_true(messaging__outbox_front(&outbox, MESSAGING__FLOWS, &batch)); /* the open one, which is closed */
+  assert_int_equal(outbox.hold, MESSAGING__HOLDS_OPEN);
+  assert_false(batch.crowded);
+  assert_false(messaging__outbox_take(&outbox, MESSAGING__HOLDS_ALL, &batch));
+  assert_true(messaging__outbox_take(&outbox, MESSAGING__HOLDS_OPEN, &batch));
+  messaging__buffer_drop(batch.buffer); /* its bytes still count */
+  for (int i = 0; i < 6; i++) assert_int_equal(put(&outbox, 900), MESSAGING_OK);
+  while (messaging__outbox_take(&outbox, MESSAGING__FLOWS, &batch)) {
+    assert_true(batch.crowded);
+    messaging__buffer_drop(batch.buffer);
+  }
+  assert_int_equal(outbox.hold, MESSAGING__FLOWS);
+  messaging__outbox_free(&outbox);
 }
 
 /* What ended a handle first stays its cause. */
@@ -693,7 +710,7 @@ int main(void) {
       cmocka_unit_test(test_ready_blocks),
       cmocka_unit_test(test_pages_by_cost),
       cmocka_unit_test(test_outbox_in_blocks_without_memory),
-      cmocka_unit_test(test_outbox_limits),
+      cmocka_unit_test(test_outbox_limits), cmocka_unit_test(test_outbox_holds),
       cmocka_unit_test(test_cause_is_sticky),
       cmocka_unit_test(test_list_without_memory),
       cmocka_unit_test(test_repair_without_memory),

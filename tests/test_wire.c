@@ -607,7 +607,7 @@ static messaging_status put(messaging__outbox *outbox, uint8_t type, size_t size
 static void test_outbox_rolls_back(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch = {NULL, 0, 0};
+  messaging__outgoing batch = {NULL, 0, 0, false};
   assert_true(messaging__outbox_init(&outbox, 4000, 1000));
   for (int before = 0; before < 3; before++) {
     size_t bytes = outbox.bytes;
@@ -619,7 +619,7 @@ static void test_outbox_rolls_back(void **state) {
     assert_int_equal(outbox.relays, before);
     assert_int_equal(put(&outbox, MESSAGING__RELAY, 10, 0), MESSAGING_OK);
   }
-  assert_true(messaging__outbox_front(&outbox, true, &batch));
+  assert_true(messaging__outbox_front(&outbox, MESSAGING__FLOWS, &batch));
   assert_int_equal(batch.count, 3);
   assert_int_equal(batch.buffer->size, MESSAGING__AT_PAYLOAD + 3 * 12);
   assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, 36, 3));
@@ -630,14 +630,14 @@ static void test_outbox_rolls_back(void **state) {
 static void test_outbox_limits(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch = {NULL, 0, 0};
+  messaging__outgoing batch = {NULL, 0, 0, false};
   assert_true(messaging__outbox_init(&outbox, 2000, 1000));
   assert_int_equal(put(&outbox, MESSAGING__RELAY, 997, 0), MESSAGING_OK); /* 1000 with its head: the largest */
   assert_int_equal(put(&outbox, MESSAGING__OUTPUT, 997, 0), MESSAGING_EFULL);
   assert_int_equal(put(&outbox, MESSAGING__OUTPUT, 700, 0), MESSAGING_OK);
   assert_int_equal(put(&outbox, MESSAGING__OUTPUT, 200, 0), MESSAGING_EFULL);
   assert_true(outbox.bytes <= outbox.bytes_max);
-  assert_true(messaging__outbox_front(&outbox, false, &batch));
+  assert_true(messaging__outbox_front(&outbox, MESSAGING__HOLDS_OPEN, &batch));
   assert_int_equal(batch.type, MESSAGING__RELAY);
   size_t size = batch.buffer->size;
   messaging__outbox_pop(&outbox);
@@ -654,8 +654,8 @@ static void test_outbox_limits(void **state) {
 }
 
 static void take_front(messaging__outbox *outbox) {
-  messaging__outgoing batch = {NULL, 0, 0};
-  assert_true(messaging__outbox_front(outbox, true, &batch));
+  messaging__outgoing batch = {NULL, 0, 0, false};
+  assert_true(messaging__outbox_front(outbox, MESSAGING__FLOWS, &batch));
   size_t size = batch.buffer->size;
   messaging__outbox_pop(outbox);
   messaging__buffer_drop(batch.buffer);
@@ -667,17 +667,16 @@ static void take_front(messaging__outbox *outbox) {
 static void test_outbox_burst(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch = {NULL, 0, 0};
+  messaging__outgoing batch = {NULL, 0, 0, false};
   size_t messages = 0, parts = 0;
   assert_true(messaging__outbox_init(&outbox, (size_t)64 << 20, 1 << 20));
   for (size_t i = 0; i < 3000; i++) assert_int_equal(put(&outbox, MESSAGING__RELAY, i % 500 == 499 ? 131000 : 3000 + i, 0), MESSAGING_OK);
   assert_true(outbox.blocks.count > 2);
-  while (messaging__outbox_front(&outbox, true, &batch)) {
+  while (messaging__outbox_take(&outbox, MESSAGING__FLOWS, &batch)) {
     size_t size = batch.buffer->size;
     assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, size - MESSAGING__AT_PAYLOAD, batch.count));
     messages += batch.count;
     parts += batch.buffer->block != NULL;
-    messaging__outbox_pop(&outbox);
     messaging__buffer_drop(batch.buffer);
     messaging__outbox_release(&outbox, size);
   }
@@ -714,15 +713,14 @@ static void test_outbox_burst(void **state) {
 static void test_outbox_blocks_go_round(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch = {NULL, 0, 0}, held = {NULL, 0, 0};
+  messaging__outgoing batch = {NULL, 0, 0, false}, held = {NULL, 0, 0, false};
   uint8_t *before = NULL;
   size_t blocks_max = 0, held_at = 0;
   assert_true(messaging__outbox_init(&outbox, (size_t)64 << 20, 4 << 20));
   for (size_t i = 0; i < 600; i++) {
     assert_int_equal(put(&outbox, MESSAGING__RELAY, i < 400 ? 300000 : 3000000, 0), MESSAGING_OK);
     if (i < 4) continue;
-    assert_true(messaging__outbox_front(&outbox, true, &batch));
-    messaging__outbox_pop(&outbox);
+    assert_true(messaging__outbox_take(&outbox, MESSAGING__FLOWS, &batch));
     size_t size = batch.buffer->size;
     assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, size - MESSAGING__AT_PAYLOAD, batch.count));
     if (i == 200) { /* libzmq takes its time with this one */
@@ -776,20 +774,20 @@ static void test_part_outgrows_its_block(void **state) {
 static void test_outbox_order(void **state) {
   (void)state;
   messaging__outbox outbox;
-  messaging__outgoing batch = {NULL, 0, 0};
+  messaging__outgoing batch = {NULL, 0, 0, false};
   static const uint8_t types[] = {MESSAGING__RELAY, MESSAGING__RELAY, MESSAGING__OUTPUT, MESSAGING__RELAY, MESSAGING__OUTPUT, MESSAGING__OUTPUT};
   static const uint32_t counts[] = {2, 1, 1, 2};
   assert_true(messaging__outbox_init(&outbox, 1 << 20, 1000));
   for (size_t i = 0; i < sizeof types; i++) assert_int_equal(put(&outbox, types[i], 5, 0), MESSAGING_OK);
   for (size_t i = 0; i < 4; i++) {
-    assert_true(messaging__outbox_front(&outbox, true, &batch));
+    assert_true(messaging__outbox_front(&outbox, MESSAGING__FLOWS, &batch));
     assert_int_equal(batch.type, i % 2 ? MESSAGING__OUTPUT : MESSAGING__RELAY);
     assert_int_equal(batch.count, counts[i]);
     messaging__outbox_pop(&outbox);
     messaging__outbox_release(&outbox, batch.buffer->size);
     messaging__buffer_drop(batch.buffer);
   }
-  assert_false(messaging__outbox_front(&outbox, true, &batch));
+  assert_false(messaging__outbox_front(&outbox, MESSAGING__FLOWS, &batch));
   assert_true(messaging__outbox_empty(&outbox));
   messaging__outbox_free(&outbox);
 }
