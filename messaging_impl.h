@@ -454,13 +454,13 @@ static inline void messaging__buffer_init(messaging__buffer *buffer, uint8_t *da
   buffer->capacity = capacity;
 }
 
+/* Bytes that lie behind their buffer, until it has to grow. */
+static inline bool messaging__buffer_joined(const messaging__buffer *buffer) { return buffer->data == (const uint8_t *)(buffer + 1); }
+
 static inline messaging__buffer *messaging__buffer_new(size_t capacity) {
-  messaging__buffer *buffer = (messaging__buffer *)MESSAGING_MALLOC(sizeof *buffer);
-  if (!buffer) return NULL;
-  messaging__buffer_init(buffer, (uint8_t *)MESSAGING_MALLOC(capacity), 0, capacity);
-  if (buffer->data) return buffer;
-  MESSAGING_FREE(buffer);
-  return NULL;
+  messaging__buffer *buffer = (messaging__buffer *)MESSAGING_MALLOC(sizeof *buffer + capacity);
+  if (buffer) messaging__buffer_init(buffer, (uint8_t *)(buffer + 1), 0, capacity);
+  return buffer;
 }
 
 static inline void messaging__buffer_keep(messaging__buffer *buffer) { MESSAGING__ADD(&buffer->references, 1u); }
@@ -471,7 +471,7 @@ static inline void messaging__buffer_drop(messaging__buffer *buffer) {
     buffer->release(buffer);
     return;
   }
-  MESSAGING_FREE(buffer->data);
+  if (!messaging__buffer_joined(buffer)) MESSAGING_FREE(buffer->data);
   MESSAGING_FREE(buffer);
 }
 
@@ -576,10 +576,11 @@ static inline void messaging__part_close(messaging__buffer *part) {
 static inline bool messaging__buffer_reserve(messaging__buffer *buffer, size_t capacity) {
   if (capacity <= buffer->capacity) return true;
   size_t grown = buffer->capacity * 2 > capacity ? buffer->capacity * 2 : capacity;
-  uint8_t *data = buffer->block ? (uint8_t *)MESSAGING_MALLOC(grown) : (uint8_t *)MESSAGING_REALLOC(buffer->data, grown);
+  bool apart = !buffer->block && !messaging__buffer_joined(buffer);
+  uint8_t *data = apart ? (uint8_t *)MESSAGING_REALLOC(buffer->data, grown) : (uint8_t *)MESSAGING_MALLOC(grown);
   if (!data) return false;
+  if (!apart) memcpy(data, buffer->data, buffer->size);
   if (buffer->block) {
-    memcpy(data, buffer->data, buffer->size);
     messaging__buffer_drop(buffer->block);
     buffer->block = NULL;
     buffer->release = NULL;
@@ -4621,7 +4622,7 @@ static inline void messaging__arm(messaging__handle *handle, uint64_t deadline_m
   if (timerfd_settime(handle->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0) handle->armed_ms = deadline_ms;
 }
 
-/* Keeps the public descriptor true to readable, while somebody watches it other than the caller. Whoever changed readable or the watchers has held the
+/* Keeps the public descriptor true to readable, while somebody watches it other than the caller. Whoever changes readable, or begins to watch, holds the
  * lock for that and comes here afterwards, the last of them with all of it seen; so whether there is something to do can be told without the lock. */
 static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
   messaging__inbox *inbox = &handle->inbox;
@@ -5927,19 +5928,43 @@ static inline uint64_t messaging__deadline(int timeout_ms) {
 
 /* Waits as the one who reads the socket: what arrives is in the inbox without a change of threads. The descriptor tells of what is there
  * already, since whoever read before has read until nothing was left. False: the time is over. */
-static inline bool messaging__wait_driving(messaging__handle *handle, uint64_t deadline) {
+static inline bool messaging__wait_driving(messaging__handle *handle, int timeout_ms, uint64_t deadline) {
   bool more = false, found;
   struct epoll_event events[3];
   while (!(found = MESSAGING__LOAD(&handle->inbox.readable))) {
-    int remaining = more ? 0 : messaging__remaining(deadline), count = more ? 0 : epoll_wait(handle->wait_fd, events, 3, remaining);
-    if (!more && count == 0 && remaining == 0) break;
+    int count = more ? 0 : epoll_wait(handle->wait_fd, events, 3, timeout_ms);
+    if (!more && count == 0 && timeout_ms == 0) break;
     messaging__lock(handle);
     for (int i = 0; i < count; i++) handle->out_woken = handle->out_woken || events[i].data.u64 >> 32 == MESSAGING__EVENT_OUT;
     more = messaging__step(handle, 1);
     messaging__unlock(handle);
+    if (!MESSAGING__LOAD(&handle->inbox.readable)) timeout_ms = messaging__remaining(deadline);
   }
   MESSAGING__STORE(&handle->driven, 0u);
   if (more) messaging__wake(handle); /* for what is left there is no edge to come any more */
+  return found;
+}
+
+/* Waits for the one who reads the socket. */
+static inline bool messaging__wait_beside(messaging__handle *handle, int timeout_ms, uint64_t deadline) {
+  struct pollfd entry = {handle->inbox.event_fd, POLLIN, 0};
+  for (;; timeout_ms = messaging__remaining(deadline)) {
+    if (MESSAGING__LOAD(&handle->inbox.readable)) return true;
+    if (poll(&entry, 1, timeout_ms) == 0 && timeout_ms == 0) return false;
+  }
+}
+
+/* Until there is something to receive, or the end. */
+static inline bool messaging__wait_readable(messaging__handle *handle, int timeout_ms) {
+  messaging__inbox *inbox = &handle->inbox;
+  uint64_t deadline = messaging__deadline(timeout_ms);
+  pthread_mutex_lock(&inbox->lock);
+  MESSAGING__ADD(&inbox->watchers, 1u);
+  pthread_mutex_unlock(&inbox->lock);
+  bool driving = MESSAGING__SWAP(&handle->driven, 1u) == 0;
+  messaging__notify(handle, driving);
+  bool found = driving ? messaging__wait_driving(handle, timeout_ms, deadline) : messaging__wait_beside(handle, timeout_ms, deadline);
+  MESSAGING__ADD(&inbox->watchers, (uint32_t)-1);
   return found;
 }
 
@@ -5949,27 +5974,10 @@ static inline messaging_status messaging__wait(messaging__handle *handle, int ti
   if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
   if (timeout_ms < -1 || messaging__on_background(handle)) return MESSAGING_EINVAL;
   messaging__inbox *inbox = &handle->inbox;
-  bool found = MESSAGING__LOAD(&inbox->readable), waits = !found;
-  if (waits && timeout_ms == 0) return MESSAGING_ETIMEDOUT;
-  if (waits) {
-    uint64_t deadline = messaging__deadline(timeout_ms);
-    pthread_mutex_lock(&inbox->lock);
-    MESSAGING__STORE(&inbox->watchers, inbox->watchers + 1);
-    pthread_mutex_unlock(&inbox->lock);
-    bool driving = MESSAGING__SWAP(&handle->driven, 1u) == 0;
-    messaging__notify(handle, driving);
-    if (driving) found = messaging__wait_driving(handle, deadline);
-    for (int remaining = 1; !driving && !(found = MESSAGING__LOAD(&inbox->readable)) && remaining != 0;) {
-      struct pollfd entry = {inbox->event_fd, POLLIN, 0};
-      remaining = messaging__remaining(deadline);
-      poll(&entry, 1, remaining);
-    }
-  }
+  if (!MESSAGING__LOAD(&inbox->readable) && (timeout_ms == 0 || !messaging__wait_readable(handle, timeout_ms))) return MESSAGING_ETIMEDOUT;
+  if (!MESSAGING__LOAD(&inbox->ended)) return MESSAGING_OK;
   pthread_mutex_lock(&inbox->lock);
-  if (waits) MESSAGING__STORE(&inbox->watchers, inbox->watchers - 1);
-  bool holds = messaging__inbox_holds(inbox);
-  if (!holds && inbox->ended) status = inbox->cause;
-  else if (!holds && !found) status = MESSAGING_ETIMEDOUT;
+  status = messaging__inbox_holds(inbox) ? MESSAGING_OK : inbox->cause;
   pthread_mutex_unlock(&inbox->lock);
   return status;
 }
@@ -5978,7 +5986,7 @@ static inline int messaging__fd(const messaging__handle *constant) {
   messaging__handle *handle = (messaging__handle *)(uintptr_t)constant;
   if (messaging__check(handle, MESSAGING__EITHER) != MESSAGING_OK) return -1;
   pthread_mutex_lock(&handle->inbox.lock);
-  if (!handle->inbox.watched) MESSAGING__STORE(&handle->inbox.watchers, handle->inbox.watchers + 1);
+  if (!handle->inbox.watched) MESSAGING__ADD(&handle->inbox.watchers, 1u);
   handle->inbox.watched = true;
   pthread_mutex_unlock(&handle->inbox.lock);
   messaging__notify(handle, 0);

@@ -6,24 +6,24 @@
 #include <stdlib.h>
 
 /* The allocation that fails, counted from when it was set; 0: none. And how many blocks are held. */
-static long fail_at, held;
+static long fail_at, blocks_held;
 
 static bool fails(void) { return __atomic_load_n(&fail_at, __ATOMIC_SEQ_CST) > 0 && __atomic_sub_fetch(&fail_at, 1, __ATOMIC_SEQ_CST) == 0; }
 
 static void *counted_malloc(size_t size) {
   void *block = fails() ? NULL : malloc(size);
-  if (block) __atomic_add_fetch(&held, 1, __ATOMIC_SEQ_CST);
+  if (block) __atomic_add_fetch(&blocks_held, 1, __ATOMIC_SEQ_CST);
   return block;
 }
 
 static void *counted_realloc(void *block, size_t size) {
   void *grown = fails() ? NULL : realloc(block, size);
-  if (grown && !block) __atomic_add_fetch(&held, 1, __ATOMIC_SEQ_CST);
+  if (grown && !block) __atomic_add_fetch(&blocks_held, 1, __ATOMIC_SEQ_CST);
   return grown;
 }
 
 static void counted_free(void *block) {
-  if (block) __atomic_sub_fetch(&held, 1, __ATOMIC_SEQ_CST);
+  if (block) __atomic_sub_fetch(&blocks_held, 1, __ATOMIC_SEQ_CST);
   free(block);
 }
 
@@ -159,7 +159,7 @@ static void test_every_allocation_fails_once(void **state) {
     __atomic_store_n(&fail_at, rounds + 1, __ATOMIC_SEQ_CST);
     scenario();
     failed = __atomic_load_n(&fail_at, __ATOMIC_SEQ_CST) <= 0;
-    assert_int_equal(__atomic_load_n(&held, __ATOMIC_SEQ_CST), 0);
+    assert_int_equal(__atomic_load_n(&blocks_held, __ATOMIC_SEQ_CST), 0);
   }
   assert_true(rounds > 20); /* it was really the library that asked for memory */
   print_message("%ld allocations failed in turn\n", rounds - 1);
