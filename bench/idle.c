@@ -52,13 +52,15 @@ static double sum_of(const scene_threads *t) {
   return sum;
 }
 
-static void count_pause(scene *s, scene_threads *out) {
-  scene_threads_add(s, out, -1);
-  pause_ms(s->system->beats ? BEATING_MS : AFTERWARDS_MS);
-  scene_threads_add(s, out, 1);
+/* How often the threads of each scene go to sleep in the time in which what follows a message has happened. */
+static void count_pause(scene *const *scenes, uint32_t rounds, const peer *system, scene_threads *out) {
+  for (uint32_t k = 0; k < rounds; k++) scene_threads_add(scenes[k], &out[k], -1);
+  pause_ms(system->beats ? BEATING_MS : AFTERWARDS_MS);
+  for (uint32_t k = 0; k < rounds; k++) scene_threads_add(scenes[k], &out[k], 1);
 }
 
-static bool run_message(scene *s, bell *b, uint32_t seq, scene_threads *before, scene_threads *after) {
+static bool send_message(scene *s, uint32_t seq, scene_threads *before) {
+  bell *b = s->role_data;
   int64_t deadline_ns = now_ns() + RECEIVE_TIMEOUT_MS * NS_PER_MS;
   scene_threads_add(s, before, -1);
   s->count = seq;
@@ -67,7 +69,6 @@ static bool run_message(scene *s, bell *b, uint32_t seq, scene_threads *before, 
     if (!take_until(&b->delivered, deadline_ns)) return false;
   pause_ms(DELIVERED_MS);
   scene_threads_add(s, before, 1);
-  count_pause(s, after);
   return true;
 }
 
@@ -82,29 +83,51 @@ static void note_message(counts *c, const scene_threads *before, const scene_thr
     }
 }
 
-static void run_system(const peer *system, uint32_t round, counts *c, FILE *csv) {
+static scene *begin(const peer *system) {
   bell *b = shared_make(sizeof *b);
   sem_init(&b->delivered, 1, 0);
   scene_plan plan = {system, RECEIVERS + 1, SIZE, .deaf = 1, .role = take_part, .role_data = b};
   scene *s = scene_begin(&plan);
+  if (!s) shared_release(b, sizeof *b);
   for (uint32_t w = 1; s && w <= RECEIVERS; w++) scene_go(s, w);
-  scene_threads quiet = {0};
-  if (s) pause_ms(AFTERWARDS_MS);
-  for (uint32_t i = 1; s && i <= MESSAGES; i++) {
-    scene_threads before = {0}, after = {0};
-    bool valid = run_message(s, b, i, &before, &after);
+  return s;
+}
+
+static void end(scene *s) {
+  bell *b = s->role_data;
+  scene_end(s);
+  shared_release(b, sizeof *b);
+}
+
+/* All rounds at once, a scene for each, since nearly all that they do is sleep. A message goes to one of them after the other. */
+static void run_system(const peer *system, uint32_t rounds, counts *c, FILE *csv) {
+  scene *scenes[ROUNDS_MAX_SUITE];
+  scene_threads quiet[ROUNDS_MAX_SUITE] = {0};
+  uint32_t begun = 0;
+  for (uint32_t k = 0; k < rounds; k++) {
+    scenes[begun] = begin(system);
+    if (scenes[begun]) begun++;
+    else c->invalid++;
+  }
+  pause_ms(AFTERWARDS_MS);
+  for (uint32_t i = 1; i <= MESSAGES; i++) {
+    scene_threads before[ROUNDS_MAX_SUITE] = {0}, after[ROUNDS_MAX_SUITE] = {0};
+    bool valid[ROUNDS_MAX_SUITE];
+    for (uint32_t k = 0; k < begun; k++) valid[k] = send_message(scenes[k], i, &before[k]);
+    count_pause(scenes, begun, system, after);
     if (i == 1) {
       pause_ms(system->beats ? BETWEEN_MS : 0);
-      count_pause(s, &quiet);
+      count_pause(scenes, begun, system, quiet);
     }
-    c->invalid += !valid;
-    if (i == 1 || !valid) continue;
-    note_message(c, &before, &after, &quiet);
-    if (csv)
-      fprintf(csv, "%s,%u,%u,%u,%.0f,%.0f,%.0f\n", system->name, RECEIVERS, round + 1, i, sum_of(&before), sum_of(&after), sum_of(&quiet));
+    for (uint32_t k = 0; k < begun; k++) {
+      c->invalid += !valid[k];
+      if (i == 1 || !valid[k]) continue;
+      note_message(c, &before[k], &after[k], &quiet[k]);
+      if (csv)
+        fprintf(csv, "%s,%u,%u,%u,%.0f,%.0f,%.0f\n", system->name, RECEIVERS, k + 1, i, sum_of(&before[k]), sum_of(&after[k]), sum_of(&quiet[k]));
+    }
   }
-  if (s) scene_end(s);
-  shared_release(b, sizeof *b);
+  for (uint32_t k = 0; k < begun; k++) end(scenes[k]);
 }
 
 /* ==== Tables and goals ================================================================================================ */
@@ -148,10 +171,8 @@ void bench_idle(const suite *u) {
   FILE *csv = csv_open(u->options, "idle", "system,receivers,round,message,sleeps_before_delivery,sleeps_afterwards,sleeps_without");
   printf("\nIdle: one message to %u workers while all sleep: how often a thread went back to sleep, in all %u processes; medians\n\n", RECEIVERS,
          RECEIVERS + 2);
-  for (uint32_t round = 0; round < u->options->rounds; round++)
-    for (size_t i = 0; i < u->peer_count; i++) {
-      if (u->options->full || peer_in_goals(u->peers[i])) run_system(u->peers[i], round, &c[i], csv);
-    }
+  for (size_t i = 0; i < u->peer_count; i++)
+    if (u->options->full || peer_in_goals(u->peers[i])) run_system(u->peers[i], u->options->rounds, &c[i], csv);
   csv_close(csv);
   printf("%-14s %16s %24s\n", "system", "until delivered", "afterwards");
   for (size_t i = 0; i < u->peer_count; i++) {

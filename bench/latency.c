@@ -7,7 +7,9 @@
 #include "tools.h"
 
 #define SIZE 64u
-#define WARM 100u
+#define BLOCK 100u      /* trips of one system before the next one has its turn, since what a machine gives changes within seconds, */
+#define WARM 300u       /* behind so many others at first, */
+#define WARM_AGAIN 10u  /* and later on */
 #define LOAD_PERIOD_NS (NS_PER_MS)
 #define LOAD_MESSAGES 20u /* a period: 20,000 messages a second */
 #define SETTLE_MS 60
@@ -16,11 +18,20 @@ enum { ASKER, ANSWERER, LOADER };
 
 typedef struct {
   size_t bytes;
-  uint32_t count;         /* round trips, those that warm up included */
-  _Atomic bool finished;  /* the last answer has come, or did not */
-  uint32_t answered;
+  uint32_t blocks, total; /* total: round trips, those that warm up included */
+  uint32_t answered, measured;
+  _Atomic bool finished;  /* the last answer has come, or one did not */
   int64_t trip_ns[];
 } trips;
+
+static trips *trips_make(uint32_t blocks) {
+  size_t bytes = sizeof(trips) + blocks * BLOCK * sizeof(int64_t);
+  trips *t = shared_make(bytes);
+  t->bytes = bytes;
+  t->blocks = blocks;
+  t->total = WARM + blocks * BLOCK + (blocks - 1) * WARM_AGAIN;
+  return t;
+}
 
 /* ==== Roles =========================================================================================================== */
 
@@ -46,18 +57,19 @@ static void put_one(scene *s, void *end, packet *m, uint32_t seq) {
   if (s->system->flush) s->system->flush(end);
 }
 
-static void ask(scene *s, void *end) {
+static void ask_a_block(scene *s, void *end) {
   trips *t = s->role_data;
   packet m = packet_make(SIZE, ASKER);
-  hearing h = {ANSWERER, 0};
-  for (uint32_t i = 1; i <= t->count; i++) {
+  hearing h = {ANSWERER, t->answered};
+  uint32_t last = t->answered + (t->measured ? WARM_AGAIN : WARM) + BLOCK;
+  while (t->answered < last) {
     int64_t begun_ns = now_ns();
-    put_one(s, end, &m, i);
-    if (!await_seq(s, end, &h, i)) break;
-    t->trip_ns[i - 1] = now_ns() - begun_ns;
-    t->answered = i;
+    put_one(s, end, &m, t->answered + 1);
+    if (!await_seq(s, end, &h, t->answered + 1)) break;
+    int64_t trip_ns = now_ns() - begun_ns;
+    if (++t->answered > last - BLOCK) t->trip_ns[t->measured++] = trip_ns;
   }
-  t->finished = true;
+  t->finished = t->answered < last || t->answered == t->total;
   free(m.bytes);
 }
 
@@ -65,7 +77,7 @@ static void answer(scene *s, void *end) {
   trips *t = s->role_data;
   packet m = packet_make(SIZE, ANSWERER);
   hearing h = {ASKER, 0};
-  for (uint32_t i = 1; i <= t->count && await_seq(s, end, &h, i); i++) put_one(s, end, &m, i);
+  for (uint32_t i = 1; i <= t->total && await_seq(s, end, &h, i); i++) put_one(s, end, &m, i);
   free(m.bytes);
 }
 
@@ -89,7 +101,7 @@ static void load(scene *s, void *end) {
 }
 
 static void take_part(scene *s, uint32_t worker, void *end) {
-  if (worker == ASKER) ask(s, end);
+  if (worker == ASKER) ask_a_block(s, end);
   else if (worker == ANSWERER) answer(s, end);
   else load(s, end);
 }
@@ -105,13 +117,23 @@ typedef struct {
 
 typedef struct {
   bool loaded, one_core;
-  uint32_t count;
+  uint32_t blocks;
 } mode;
 
-static void note_turn(config *c, size_t i, uint32_t turn, const mode *m, trips *t, double cpu_ns, double sleeps, FILE *csv) {
-  bool valid = t->answered == t->count;
-  int64_t *sorted = t->trip_ns + WARM;
-  size_t count = valid ? t->count - WARM : 0;
+/* One system's part of a turn. */
+typedef struct {
+  size_t system;
+  scene *s;
+  trips *t;
+  double cpu_ns, sleeps;
+} part;
+
+static void note_part(config *c, const part *p, uint32_t turn, const mode *m, FILE *csv) {
+  bool valid = p->s && p->t->answered == p->t->total;
+  size_t i = p->system;
+  int64_t *sorted = p->t->trip_ns;
+  size_t count = valid ? p->t->measured : 0;
+  double cpu_us = p->cpu_ns / p->t->total / 1e3, sleeps = p->sleeps / p->t->total;
   sort_ns(sorted, count);
   double p50 = (double)quantile_ns(sorted, count, 0.5) / 1e3, p90 = (double)quantile_ns(sorted, count, 0.9) / 1e3;
   double p99 = (double)quantile_ns(sorted, count, 0.99) / 1e3, max = (double)quantile_ns(sorted, count, 1) / 1e3;
@@ -119,34 +141,59 @@ static void note_turn(config *c, size_t i, uint32_t turn, const mode *m, trips *
     series_set(&c->p50_us[i], turn, p50);
     series_set(&c->p99_us[i], turn, p99);
     series_set(&c->max_us[i], turn, max);
-    series_set(&c->cpu_us[i], turn, cpu_ns / t->count / 1e3);
-    series_set(&c->sleeps[i], turn, sleeps / t->count);
+    series_set(&c->cpu_us[i], turn, cpu_us);
+    series_set(&c->sleeps[i], turn, sleeps);
   }
   c->invalid[i] += !valid;
   if (csv)
     fprintf(csv, "%s,%s,%d,%u,%u,%d,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f\n", c->system[i]->name, m->loaded ? "load" : "idle", m->one_core ? 1 : 2,
-            t->count - WARM, turn + 1, valid, p50, p90, p99, max, cpu_ns / t->count / 1e3, sleeps / t->count);
+            p->t->blocks * BLOCK, turn + 1, valid, p50, p90, p99, max, cpu_us, sleeps);
 }
 
-static void run_system(config *c, size_t i, uint32_t turn, const mode *m, FILE *csv) {
-  size_t bytes = sizeof(trips) + (m->count + WARM) * sizeof(int64_t);
-  trips *t = shared_make(bytes);
-  t->count = m->count + WARM;
-  scene_plan plan = {.system = c->system[i], .workers = m->loaded ? 3 : 2, .size = SIZE, .one_core = m->one_core, .role = take_part, .role_data = t};
-  scene *s = scene_begin(&plan);
-  double cpu_ns = 0, sleeps = 0;
-  if (s) {
-    cpu_ns -= (double)scene_cpu_ns(s);
-    sleeps -= (double)scene_sleeps(s);
-    for (uint32_t w = s->workers; w > 0; w--) scene_go(s, w - 1);
-    scene_await(s, s->workers);
-    sleep_until_ns(now_ns() + SETTLE_MS * NS_PER_MS);
-    cpu_ns += (double)scene_cpu_ns(s);
-    sleeps += (double)scene_sleeps(s);
-    scene_end(s);
+static void count_part(part *p, double factor) {
+  p->cpu_ns += factor * (double)scene_cpu_ns(p->s);
+  p->sleeps += factor * (double)scene_sleeps(p->s);
+}
+
+static void begin_part(part *p, const config *c, const mode *m) {
+  p->t = trips_make(m->blocks);
+  scene_plan plan = {.system = c->system[p->system], .workers = m->loaded ? 3 : 2, .size = SIZE, .one_core = m->one_core, .role = take_part, .role_data = p->t};
+  p->s = scene_begin(&plan);
+  if (!p->s) return;
+  count_part(p, -1);
+  for (uint32_t w = p->s->workers - 1; w > ASKER; w--) scene_go(p->s, w);
+}
+
+/* The asker's block ends each time, all the others with the last one. */
+static void run_block(part *p) {
+  if (!p->s || p->t->finished) return;
+  bool last = p->t->measured + BLOCK == p->t->blocks * BLOCK;
+  scene_go(p->s, ASKER);
+  scene_await(p->s, last ? p->s->workers : 1);
+}
+
+/* Systems that are idle meanwhile cost nothing, so they are there at the same time and take turns block by block. */
+static void run_together(config *c, part *parts, size_t count, uint32_t turn, const mode *m, FILE *csv) {
+  for (size_t i = 0; i < count; i++) begin_part(&parts[i], c, m);
+  for (uint32_t block = 0; block < m->blocks; block++)
+    for (size_t i = 0; i < count; i++) run_block(&parts[(i + block) % count]);
+  sleep_until_ns(now_ns() + SETTLE_MS * NS_PER_MS);
+  for (size_t i = 0; i < count; i++) {
+    part *p = &parts[i];
+    if (p->s) count_part(p, 1);
+    note_part(c, p, turn, m, csv);
+    if (p->s) scene_end(p->s);
+    shared_release(p->t, p->t->bytes);
   }
-  note_turn(c, i, turn, m, t, cpu_ns, sleeps, csv);
-  shared_release(t, bytes);
+}
+
+static void run_turn(config *c, uint32_t turn, const mode *m, FILE *csv) {
+  part parts[16] = {0};
+  size_t count = 0, next;
+  for (size_t i = 0; i < c->systems; i++)
+    if (peer_has_turn(c->system, c->systems, PAIR_TURNS, turn, i, &next)) parts[count++].system = next;
+  size_t together = m->loaded ? 1 : count; /* the load would be there for all */
+  for (size_t i = 0; i < count; i += together) run_together(c, parts + i, together, turn, m, csv);
 }
 
 /* ==== Tables and goals ================================================================================================ */
@@ -201,10 +248,7 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
     const peer *p = u->peers[i];
     if (all || peer_in_goals(p) || p == &peer_libzmq_echo) c->system[c->systems++] = p;
   }
-  size_t next;
-  for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++)
-    for (size_t i = 0; i < c->systems; i++)
-      if (peer_has_turn(c->system, c->systems, PAIR_TURNS, turn, i, &next)) run_system(c, next, turn, m, csv);
+  for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++) run_turn(c, turn, m, csv);
   size_t base = position(c, baseline);
   if (base == c->systems) base = 0;
   print_config(c, m, base);
@@ -223,7 +267,7 @@ void bench_latency(const suite *u) {
   for (int loaded = 0; loaded < 2; loaded++)
     for (int one_core = 0; one_core < 2; one_core++) {
       if (loaded && one_core && !u->options->full) continue;
-      mode m = {loaded, one_core, u->options->full ? 4000 : 500};
+      mode m = {loaded, one_core, u->options->full ? 40 : 10};
       run_mode(u, &m, u->options->full || (!loaded && !one_core), csv, summary);
     }
   csv_close(csv);
