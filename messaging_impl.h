@@ -318,9 +318,9 @@ static inline void *messaging__ring_at(const messaging__ring *ring, size_t index
 
 /* Makes room for so many in all, so that pushes up to there cannot fail. */
 static inline bool messaging__ring_grow(messaging__ring *ring, size_t count) {
+  if (count <= ring->capacity) return true;
   size_t capacity = ring->capacity ? ring->capacity : 8;
   while (capacity < count) capacity *= 2;
-  if (capacity == ring->capacity) return true;
   uint8_t *elements = (uint8_t *)MESSAGING_MALLOC(capacity * ring->element_size);
   if (!elements) return false;
   for (size_t i = 0; i < ring->count; i++)
@@ -334,9 +334,12 @@ static inline bool messaging__ring_grow(messaging__ring *ring, size_t count) {
 
 static inline bool messaging__ring_reserve(messaging__ring *ring) { return messaging__ring_grow(ring, ring->count + 1); }
 
+/* The place behind the last element, which exists once it is counted. The room was reserved. */
+static inline void *messaging__ring_end(const messaging__ring *ring) { return messaging__ring_at(ring, ring->count); }
+
 static inline bool messaging__ring_push(messaging__ring *ring, const void *element) {
   if (!messaging__ring_reserve(ring)) return false;
-  memcpy(messaging__ring_at(ring, ring->count), element, ring->element_size);
+  memcpy(messaging__ring_end(ring), element, ring->element_size);
   ring->count++;
   return true;
 }
@@ -1936,14 +1939,18 @@ typedef enum { MESSAGING__PUT, MESSAGING__NO_ROOM, MESSAGING__NO_MEMORY } messag
 /* Queues a frame whose header was read. */
 static inline messaging__put_result messaging__inbox_put(messaging__inbox *inbox, messaging__slice frame, const messaging__batch *batch) {
   messaging__put_result result = MESSAGING__NO_ROOM;
-  messaging__item item = {frame, *batch, inbox->has_log ? inbox->log.next : 0};
+  messaging__slice kept;
   pthread_mutex_lock(&inbox->lock);
   if (!messaging__inbox_fits(inbox, frame.size)) {
     MESSAGING__STORE(&inbox->wanted, true);
-  } else if (!messaging__ring_reserve(&inbox->items) || !messaging__slice_keep(frame, &inbox->chunk, &item.frame)) {
+  } else if (!messaging__ring_reserve(&inbox->items) || !messaging__slice_keep(frame, &inbox->chunk, &kept)) {
     result = MESSAGING__NO_MEMORY;
   } else {
-    messaging__ring_push(&inbox->items, &item);
+    messaging__item *item = (messaging__item *)messaging__ring_end(&inbox->items);
+    item->frame = kept;
+    item->batch = *batch;
+    item->after = inbox->has_log ? inbox->log.next : 0;
+    inbox->items.count++;
     inbox->bytes += frame.size;
     messaging__inbox_settle(inbox);
     result = MESSAGING__PUT;
@@ -5723,16 +5730,16 @@ static inline messaging_status messaging__batch_free(void *out) {
 static inline bool messaging__collect(messaging__handle *handle, messaging__arena *arena) {
   messaging__inbox *inbox = &handle->inbox;
   size_t messages = 0, bytes = 0;
-  messaging__item item;
   arena->has_term = inbox->term_due;
   arena->term_by = inbox->term_by;
   inbox->term_due = false;
   while (messages < MESSAGING__RECV_MESSAGES && bytes < MESSAGING__RECV_BYTES) {
     if (!messaging__ring_reserve(&arena->items)) return arena->items.count > 0 || arena->has_term;
-    if (!messaging__inbox_next(inbox, &item)) break;
-    messaging__ring_push(&arena->items, &item);
-    messages += item.batch.count;
-    bytes += item.frame.size;
+    messaging__item *item = (messaging__item *)messaging__ring_end(&arena->items);
+    if (!messaging__inbox_next(inbox, item)) break;
+    arena->items.count++;
+    messages += item->batch.count;
+    bytes += item->frame.size;
   }
   return true;
 }
@@ -5810,19 +5817,19 @@ static inline messaging_status messaging__decode_item(messaging__arena *arena, c
 
 /* Makes room for the messages. No more memory is taken for a frame before its payload is what the header says. */
 static inline bool messaging__prepare_messages(messaging__arena *arena, const messaging__codec *codec) {
-  size_t count = arena->has_term ? 1 : 0;
-  for (size_t left = arena->items.count; left; left--) {
-    messaging__item item = *(messaging__item *)messaging__ring_at(&arena->items, 0);
-    messaging__ring_pop(&arena->items);
-    if (count + item.batch.count <= arena->capacity / codec->message_size ||
-        messaging__holds(item.frame.data + MESSAGING__AT_PAYLOAD, item.batch.payload_size, item.batch.count)) {
-      messaging__ring_push(&arena->items, &item);
-      count += item.batch.count;
+  size_t count = arena->has_term ? 1 : 0, room = arena->capacity / codec->message_size, kept = 0;
+  for (size_t i = 0; i < arena->items.count; i++) {
+    messaging__item *item = (messaging__item *)messaging__ring_at(&arena->items, i);
+    if (count + item->batch.count <= room || messaging__holds(item->frame.data + MESSAGING__AT_PAYLOAD, item->batch.payload_size, item->batch.count)) {
+      count += item->batch.count;
+      if (kept < i) *(messaging__item *)messaging__ring_at(&arena->items, kept) = *item;
+      kept++;
     } else {
-      messaging__skipped(arena->home, &item.batch, "a batch with a false count was skipped");
-      messaging__buffer_drop(item.frame.owner);
+      messaging__skipped(arena->home, &item->batch, "a batch with a false count was skipped");
+      messaging__buffer_drop(item->frame.owner);
     }
   }
+  arena->items.count = kept;
   if (count > SIZE_MAX / codec->message_size) return false;
   if (count * codec->message_size <= arena->capacity) return true;
   uint8_t *messages = (uint8_t *)MESSAGING_REALLOC(arena->messages, count * codec->message_size);
