@@ -435,7 +435,7 @@ static inline void messaging__map_free(messaging__map *map) {
 typedef struct messaging__buffer messaging__buffer;
 struct messaging__buffer {
   uint32_t references;
-  void (*release)(messaging__buffer *); /* NULL: data is our own */
+  void (*release)(messaging__buffer *); /* NULL: data is an allocation of its own */
   messaging__buffer *block;             /* that data is a part of */
   uint8_t *data;
   size_t size, capacity;
@@ -457,12 +457,14 @@ static inline void messaging__buffer_init(messaging__buffer *buffer, uint8_t *da
   buffer->capacity = capacity;
 }
 
-/* Bytes that lie behind their buffer, until it has to grow. */
-static inline bool messaging__buffer_joined(const messaging__buffer *buffer) { return buffer->data == (const uint8_t *)(buffer + 1); }
+static inline void messaging__joined_free(messaging__buffer *buffer) { MESSAGING_FREE(buffer); }
 
+/* Its bytes lie behind it, until it has to grow. */
 static inline messaging__buffer *messaging__buffer_new(size_t capacity) {
   messaging__buffer *buffer = (messaging__buffer *)MESSAGING_MALLOC(sizeof *buffer + capacity);
-  if (buffer) messaging__buffer_init(buffer, (uint8_t *)(buffer + 1), 0, capacity);
+  if (!buffer) return NULL;
+  messaging__buffer_init(buffer, (uint8_t *)(buffer + 1), 0, capacity);
+  buffer->release = messaging__joined_free;
   return buffer;
 }
 
@@ -474,7 +476,7 @@ static inline void messaging__buffer_drop(messaging__buffer *buffer) {
     buffer->release(buffer);
     return;
   }
-  if (!messaging__buffer_joined(buffer)) MESSAGING_FREE(buffer->data);
+  MESSAGING_FREE(buffer->data);
   MESSAGING_FREE(buffer);
 }
 
@@ -579,11 +581,10 @@ static inline void messaging__part_close(messaging__buffer *part) {
 static inline bool messaging__buffer_reserve(messaging__buffer *buffer, size_t capacity) {
   if (capacity <= buffer->capacity) return true;
   size_t grown = buffer->capacity * 2 > capacity ? buffer->capacity * 2 : capacity;
-  bool apart = !buffer->block && !messaging__buffer_joined(buffer);
-  uint8_t *data = apart ? (uint8_t *)MESSAGING_REALLOC(buffer->data, grown) : (uint8_t *)MESSAGING_MALLOC(grown);
+  uint8_t *data = buffer->release ? (uint8_t *)MESSAGING_MALLOC(grown) : (uint8_t *)MESSAGING_REALLOC(buffer->data, grown);
   if (!data) return false;
-  if (!apart) memcpy(data, buffer->data, buffer->size);
-  if (buffer->block) {
+  if (buffer->release) {
+    memcpy(data, buffer->data, buffer->size);
     messaging__buffer_drop(buffer->block);
     buffer->block = NULL;
     buffer->release = NULL;
@@ -1143,7 +1144,7 @@ typedef struct {
   uint32_t generation;
 } messaging__era;
 
-/* The letters of a slot in the topic of a batch. */
+/* The letters of a slot in the topic of a batch, MESSAGING__LETTERS of them. */
 static inline void messaging__put_letters(uint8_t *at, unsigned slot) {
   at[0] = (uint8_t)('0' + (slot >> 5 & 1));
   at[1] = (uint8_t)('0' + (slot >> 4 & 1));
