@@ -1246,9 +1246,8 @@ static inline bool messaging__envelope_of_batch(messaging__reader *reader, messa
   return true;
 }
 
-static inline bool messaging__envelope_read(messaging__reader *reader, messaging__envelope *envelope) {
+static inline bool messaging__envelope_of_any(messaging__reader *reader, messaging__envelope *envelope) {
   size_t session_size;
-  if (messaging__envelope_of_batch(reader, envelope)) return true;
   memset(envelope, 0, sizeof *envelope);
   if (messaging__read_array(reader) != 6) return false;
   envelope->topic = messaging__read_bytes(reader, &envelope->topic_size);
@@ -1257,6 +1256,10 @@ static inline bool messaging__envelope_read(messaging__reader *reader, messaging
   envelope->session = messaging__read_bytes(reader, &session_size);
   envelope->generation = (uint32_t)messaging__read_uint(reader, UINT32_MAX);
   return !reader->bad && session_size == 16;
+}
+
+static inline bool messaging__envelope_read(messaging__reader *reader, messaging__envelope *envelope) {
+  return messaging__envelope_of_batch(reader, envelope) || messaging__envelope_of_any(reader, envelope);
 }
 
 /* Writes control frames, which are small: the buffer of MESSAGING__CONTROL_SIZE bytes holds the largest. */

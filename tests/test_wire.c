@@ -396,6 +396,43 @@ static void test_topics(void **state) {
   assert_true(envelope.generation == era.generation);
 }
 
+/* Whatever is read at fixed places is what the other way of reading finds, byte by byte of the header, with a mistake in none or one of the others. */
+static void test_envelope_at_fixed_places(void **state) {
+  (void)state;
+  uint8_t frame[MESSAGING__AT_PAYLOAD + 32];
+  size_t read = 0, size = sizeof frame;
+  memset(frame, 0xc0, size);
+  messaging__batch batch = golden;
+  batch.payload_size = 32;
+  for (size_t at = 0; at < MESSAGING__AT_GENERATION + 4; at++)
+    for (unsigned value = 0; value < 256 * 4; value++) {
+      messaging__batch_write(frame, &era, &batch);
+      frame[at] = (uint8_t)value;
+      if (value >= 256) frame[below(MESSAGING__AT_GENERATION + 4)] = (uint8_t)below(256);
+      messaging__reader fixed = {frame, frame + size, false}, any = fixed;
+      messaging__envelope by_place, by_reading;
+      if (!messaging__envelope_of_batch(&fixed, &by_place)) {
+        assert_ptr_equal(fixed.at, frame);
+        continue;
+      }
+      read++;
+      assert_true(messaging__envelope_of_any(&any, &by_reading));
+      assert_ptr_equal(fixed.at, any.at);
+      assert_ptr_equal(by_place.topic, by_reading.topic);
+      assert_ptr_equal(by_place.session, by_reading.session);
+      assert_int_equal(by_place.topic_size, by_reading.topic_size);
+      assert_int_equal(by_place.version, by_reading.version);
+      assert_int_equal(by_place.type, by_reading.type);
+      assert_int_equal(by_place.generation, by_reading.generation);
+    }
+  assert_in_range(read, 10000, 34 * 256 * 4);
+  messaging__batch_write(frame, &era, &batch);
+  messaging__reader cut = {frame, frame + MESSAGING__AT_PAYLOAD - 1, false};
+  messaging__envelope envelope;
+  assert_false(messaging__envelope_of_batch(&cut, &envelope));
+  assert_true(messaging__envelope_read(&cut, &envelope));
+}
+
 /* ---- maps and rings against naive models ---- */
 
 enum { KEYS = 97 };
@@ -994,6 +1031,7 @@ int main(void) {
       cmocka_unit_test(test_tuning),
       cmocka_unit_test(test_batch_is_refused),
       cmocka_unit_test(test_topics),
+      cmocka_unit_test(test_envelope_at_fixed_places),
       cmocka_unit_test(test_map),
       cmocka_unit_test(test_ring),
       cmocka_unit_test(test_log),
