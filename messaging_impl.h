@@ -4640,7 +4640,7 @@ static inline void messaging__notify(messaging__handle *handle, uint32_t own) {
   bool signaled = MESSAGING__LOAD(&inbox->signaled);
   if (MESSAGING__LOAD(&inbox->readable) ? signaled || MESSAGING__LOAD(&inbox->watchers) <= own : !signaled) return;
   pthread_mutex_lock(&inbox->lock);
-  if (inbox->readable && !inbox->signaled && inbox->watchers > own) {
+  if (inbox->readable && !inbox->signaled && MESSAGING__LOAD(&inbox->watchers) > own) {
     messaging__ring_bell(inbox->event_fd, 1);
     MESSAGING__STORE(&inbox->signaled, true);
   } else if (!inbox->readable && inbox->signaled) {
