@@ -9,6 +9,8 @@
 #define SIZE 64u
 #define RECEIVERS 4u
 #define MESSAGES 3u        /* the first warms up */
+#define SCENES_A_ROUND 3u
+#define SCENES_MAX 32u
 #define DELIVERED_MS 10    /* until whoever was woken for the delivery sleeps again; acknowledgements come later */
 #define BEATING_MS 2500    /* two heartbeats after a message, with which acknowledgements go, and one more half, so that no window ends with one; */
 #define BETWEEN_MS 500     /* from there until after the next one, when what the same time costs without a message is counted */
@@ -53,10 +55,10 @@ static double sum_of(const scene_threads *t) {
 }
 
 /* How often the threads of each scene go to sleep in the time in which what follows a message has happened. */
-static void count_pause(scene *const *scenes, uint32_t rounds, const peer *system, scene_threads *out) {
-  for (uint32_t k = 0; k < rounds; k++) scene_threads_add(scenes[k], &out[k], -1);
+static void count_pause(scene *const *scenes, uint32_t count, const peer *system, scene_threads *out) {
+  for (uint32_t k = 0; k < count; k++) scene_threads_add(scenes[k], &out[k], -1);
   pause_ms(system->beats ? BEATING_MS : AFTERWARDS_MS);
-  for (uint32_t k = 0; k < rounds; k++) scene_threads_add(scenes[k], &out[k], 1);
+  for (uint32_t k = 0; k < count; k++) scene_threads_add(scenes[k], &out[k], 1);
 }
 
 static bool send_message(scene *s, uint32_t seq, scene_threads *before) {
@@ -99,20 +101,20 @@ static void end(scene *s) {
   shared_release(b, sizeof *b);
 }
 
-/* All rounds at once, a scene for each, since nearly all that they do is sleep. A message goes to one of them after the other. */
+/* All scenes of all rounds at once, since nearly all that they do is sleep. A message goes to one of them after the other. */
 static void run_system(const peer *system, uint32_t rounds, counts *c, FILE *csv) {
-  scene *scenes[ROUNDS_MAX_SUITE];
-  scene_threads quiet[ROUNDS_MAX_SUITE] = {0};
+  scene *scenes[SCENES_MAX];
+  scene_threads quiet[SCENES_MAX] = {0};
   uint32_t begun = 0;
-  for (uint32_t k = 0; k < rounds; k++) {
+  for (uint32_t k = 0; k < rounds * SCENES_A_ROUND && k < SCENES_MAX; k++) {
     scenes[begun] = begin(system);
     if (scenes[begun]) begun++;
     else c->invalid++;
   }
   pause_ms(AFTERWARDS_MS);
   for (uint32_t i = 1; i <= MESSAGES; i++) {
-    scene_threads before[ROUNDS_MAX_SUITE] = {0}, after[ROUNDS_MAX_SUITE] = {0};
-    bool valid[ROUNDS_MAX_SUITE];
+    scene_threads before[SCENES_MAX] = {0}, after[SCENES_MAX] = {0};
+    bool valid[SCENES_MAX];
     for (uint32_t k = 0; k < begun; k++) valid[k] = send_message(scenes[k], i, &before[k]);
     count_pause(scenes, begun, system, after);
     if (i == 1) {
@@ -168,7 +170,7 @@ static void judge(const counts *ours, const counts *base) {
 void bench_idle(const suite *u) {
   counts *c = checked_calloc(16, sizeof *c);
   size_t ours = 16, base = 16;
-  FILE *csv = csv_open(u->options, "idle", "system,receivers,round,message,sleeps_before_delivery,sleeps_afterwards,sleeps_without");
+  FILE *csv = csv_open(u->options, "idle", "system,receivers,scene,message,sleeps_before_delivery,sleeps_afterwards,sleeps_without");
   printf("\nIdle: one message to %u workers while all sleep: how often a thread went back to sleep, in all %u processes; medians\n\n", RECEIVERS,
          RECEIVERS + 2);
   for (size_t i = 0; i < u->peer_count; i++)
