@@ -21,7 +21,7 @@ MUTANTS = [
     ("run-misplaced", "lost", "  if (im->run.nonce != batch->nonce) im->run.first = batch->position;\n", ""),
     ("slot-twice", "cost", "  im->slots |= (uint64_t)1 << slot;\n", ""),
     ("duplicate-taken", "sender", "if (batch->number < peer->expected) {", "if (batch->number + 1 < peer->expected) {"),
-    ("output-before-relay", "sender", "inbox->has_log ? inbox->log.next : 0};", "0};"),
+    ("output-before-relay", "sender", "item->after = inbox->has_log ? inbox->log.next : 0;", "item->after = 0;"),
     ("acknowledged-unowned", "lost", "    messaging__im_block(im, peer, batch->type, frame.size);\n",
      "    messaging__im_block(im, peer, batch->type, frame.size);\n    peer->expected++;\n"),
     ("gap-misnumbered", "lost", "&worker->supervisor, worker->next, first, ", "&worker->supervisor, worker->next + 1, first, "),
