@@ -1199,7 +1199,7 @@ static inline void messaging__batch_write(uint8_t *at, const messaging__era *era
   messaging__store_be(at + MESSAGING__AT_PAYLOAD_SIZE, batch->payload_size, 4);
 }
 
-/* Reads the body of a batch frame whose envelope was read. The frame may be followed by others when exact is false. */
+/* Reads the body of a batch frame whose envelope was read. The frame may be followed by others. */
 static inline bool messaging__batch_read(const uint8_t *at, size_t size, messaging__batch *batch) {
   if (size < MESSAGING__AT_PAYLOAD || at[1] != 0xa1 + MESSAGING__LETTERS || at[MESSAGING__AT_FLAGS] > 0x7f) return false;
   if (false MESSAGING__BATCH_TAGS(MESSAGING__OR_NO_BATCH_TAG)) return false;

@@ -9,7 +9,7 @@
 #define SIZE 64u
 #define RECEIVERS 4u
 #define MESSAGES 3u        /* the first warms up */
-#define SCENES_A_ROUND 3u
+#define SCENES_A_ROUND 3u  /* since a heartbeat may fall into any of them */
 #define SCENES_MAX 32u
 #define DELIVERED_MS 10    /* until whoever was woken for the delivery sleeps again; acknowledgements come later */
 #define BEATING_MS 2500    /* two heartbeats after a message, with which acknowledgements go, and one more half, so that no window ends with one; */
