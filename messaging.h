@@ -297,7 +297,8 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *   EFORK        the handle was made by another process (the caller is its forked child)
  *   EROLE        a supervisor's call on a worker's handle or the reverse
  *   ENOTRUNNING  before run_im or run_worker (except init, run, exit, fd, stats)
- *   the cause    of the handle's end (ELOST, ENOTRUNNING, EKIND, EVERSION, ESYS), once it has ended
+ *   the cause    of the handle's end (ELOST, ENOTRUNNING, EKIND, EVERSION, ESYS; EINVAL: its message_bytes_max is not the
+ *                supervisor's), once it has ended
  * Unless a line says otherwise: any thread may call, and the call does not block.
  *
  * bus_init_im(bus_ctx **im, messaging_addresses *addresses, const messaging_options *)
@@ -354,8 +355,9 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *
  * bus_update_child_processes_list(bus_ctx *im, const messaging_child *, size_t count)
  *   Supervisor: the new list of children. If any worker is on both lists and alive, the generation goes on: the missing are gone and
- *   see termination, newcomers get the history. Otherwise a new generation begins. Done when it returns; a pid that is dead already
- *   is reported as ELOST. EINVAL, EKIND, ESYS as in bus_run_im: nothing was changed.
+ *   see termination, newcomers get the history. Otherwise a new generation begins, and what this end sent and found no room for yet
+ *   is dropped with the old one. One that has left is still on its list. Done when it returns; a pid that is dead already is reported as
+ *   ELOST. EINVAL, EKIND, ESYS as in bus_run_im: nothing was changed.
  *
  * bus_add_child_process(bus_ctx *im, messaging_child)
  *   Supervisor: one more worker for this generation; it gets the history. EINVAL: listed already.
@@ -383,13 +385,16 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
 /* ==== MESSAGING_MAKE ================================================================================================== */
 
 /* Stamps an instance: MESSAGING_MAKE(prefix, relay_type, encode, decode);
- *   relay_type  a complete type (in C++: trivially copyable); several instances may share it
+ *   relay_type  a complete type (in C++: trivially copyable), aligned no more strictly than max_align_t; several instances may share it
  *   encode      int (msgpack_packer *, const relay_type *): writes exactly one object of any shape; nonzero refuses (EENCODE)
  *   decode      int (const msgpack_object *, msgpack_zone *, relay_type *): nonzero means malformed. It may keep pointers into the
  *               object and allocate in the zone; both live as long as the batch. */
 #define MESSAGING_MAKE(prefix, relay_type, encode, decode)                                                                 \
   MESSAGING__CHECK(sizeof(relay_type) > 0 && MESSAGING__IS_PLAIN(relay_type),                                              \
                    "MESSAGING_MAKE(" #prefix "): the 2nd argument, " #relay_type ", must be a complete, plain type");      \
+  MESSAGING__CHECK(MESSAGING__IS_ALIGNED(relay_type),                                                                      \
+                   "MESSAGING_MAKE(" #prefix "): the 2nd argument, " #relay_type                                           \
+                   ", must not be aligned more strictly than max_align_t");                                                \
   MESSAGING__CHECK(MESSAGING__HAS_TYPE(encode, int (*)(msgpack_packer *, const relay_type *)),                             \
                    "MESSAGING_MAKE(" #prefix "): the 3rd argument, " #encode ", must be int (msgpack_packer *, const "     \
                    #relay_type " *)");                                                                                     \

@@ -164,6 +164,7 @@ extern "C" { /* glibc 2.36 forgot */
 #define MESSAGING__HAS_TYPE(function, ...) _Generic((function), __VA_ARGS__ : 1, default : 0)
 #define MESSAGING__IS_PLAIN(type) 1
 #endif
+#define MESSAGING__IS_ALIGNED(type) (__alignof__(type) <= __alignof__(max_align_t)) /* as malloc's memory is */
 
 /* <stdatomic.h> is not C++17; these are in every gcc and clang. */
 #define MESSAGING__LOAD(pointer) __atomic_load_n(pointer, __ATOMIC_ACQUIRE)
@@ -1895,6 +1896,7 @@ typedef struct {
   uint32_t watchers;
 
   messaging__arena *retry; /* taken from the queue, not yet decoded for want of memory */
+  bool purged, renewed;    /* since something was taken from the queue */
   uint64_t relays, outputs, relay_bytes, output_bytes, malformed;
 } messaging__inbox;
 
@@ -2078,6 +2080,8 @@ static inline bool messaging__inbox_renew(messaging__inbox *inbox, bool purge) {
   inbox->cursor_number = 1;
   inbox->cursor_batches = 0;
   inbox->term_due = false;
+  inbox->renewed = true;
+  inbox->purged = inbox->purged || purge;
   MESSAGING__STORE(&inbox->terminated, false);
   messaging__inbox_settle(inbox);
   return true;
@@ -4164,6 +4168,16 @@ static inline messaging_status messaging__im_add(messaging__im *im, messaging_ch
   return MESSAGING_OK;
 }
 
+/* How many of these are not on the list, or not as they are. */
+static inline size_t messaging__im_newcomers(const messaging__im *im, const messaging_child *children, size_t count) {
+  size_t newcomers = 0;
+  for (size_t i = 0; i < count; i++) {
+    const messaging__peer *peer = (const messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key(children[i].pid));
+    newcomers += !peer || peer->state == MESSAGING__GONE || peer->who.kind != children[i].kind;
+  }
+  return newcomers;
+}
+
 /* The first generation is an update from an empty list. */
 static inline messaging_status messaging__im_run(messaging__im *im, const messaging_child *children, size_t count, uint64_t now) {
   messaging_status status = messaging__im_update(im, children, count, now);
@@ -4183,6 +4197,7 @@ static inline void messaging__im_purge(messaging__im *im) {
   inbox->cursor_number = inbox->log.next;
   inbox->cursor_batches = 0;
   inbox->term_due = false;
+  inbox->purged = true;
   messaging__inbox_settle(inbox);
   pthread_mutex_unlock(&inbox->lock);
   messaging__outbox_clear(im->outbox);
@@ -4251,7 +4266,8 @@ typedef struct {
 
   pthread_mutex_t gate, core;
   pthread_cond_t progress;  /* with core: after every step while somebody waits */
-  uint32_t waiting;
+  uint32_t waiting;         /* threads in await */
+  bool asking;              /* one of them takes a look, which alone is no progress for the others */
   uint32_t work;            /* somebody found core taken; whoever lets go of it takes another step */
   uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
@@ -4321,7 +4337,7 @@ static inline bool messaging__calm(messaging__handle *handle) {
 static inline void messaging__shell_report(void *self, const messaging_error *error) {
   messaging__handle *handle = (messaging__handle *)self;
   messaging__reported entry;
-  if (!handle->on_error) return;
+  if (!handle->on_error && MESSAGING__LOAD(&handle->started)) return; /* before, a handler may still come */
   memset(&entry, 0, sizeof entry);
   entry.error = *error;
   snprintf(entry.detail, sizeof entry.detail, "%s", error->detail ? error->detail : "");
@@ -4697,7 +4713,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
   }
   messaging__arm(handle, deadline);
   messaging__notify(handle, own);
-  if (handle->waiting) pthread_cond_broadcast(&handle->progress);
+  if (MESSAGING__LOAD(&handle->waiting) && !handle->asking) pthread_cond_broadcast(&handle->progress);
 }
 
 /* One bounded step. True: there may be more to do at once. */
@@ -4714,7 +4730,8 @@ static inline void messaging__lock(messaging__handle *handle) {
   pthread_mutex_unlock(&handle->gate);
 }
 
-/* Has somebody look at the outbox and at room in the inbox now: this thread, or the one that holds core once it lets go. */
+/* Has somebody look at the outbox and at room in the inbox now: this thread, or the one that holds core once it lets go. Whoever lets go of it to wait for
+ * progress does not look, so the background thread has to. */
 static inline void messaging__kick(messaging__handle *handle) {
   MESSAGING__SWAP(&handle->work, 1u);
   while (MESSAGING__LOAD(&handle->work) && pthread_mutex_trylock(&handle->core) == 0) {
@@ -4722,6 +4739,7 @@ static inline void messaging__kick(messaging__handle *handle) {
     messaging__pump(handle, messaging__now_ms(), 0);
     pthread_mutex_unlock(&handle->core);
   }
+  if (MESSAGING__LOAD(&handle->waiting) && __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) messaging__wake(handle);
 }
 
 static inline void messaging__unlock(messaging__handle *handle) {
@@ -4780,9 +4798,20 @@ static inline void messaging__path_of(int fd, bool peer, struct sockaddr_un *nam
   name->sun_path[sizeof name->sun_path - 1] = 0;
 }
 
+/* Whoever listens at the other end of a worker's connection may have another pid here than its folder's name says, namely in another pid namespace. Then
+ * the process that is watched is somebody else. */
+static inline void messaging__check_watched(messaging__handle *handle, int fd) {
+  messaging__credentials listener = {0, 0, 0};
+  socklen_t size = sizeof listener;
+  if (!handle->worker.watched || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &size) != 0) return;
+  if (listener.pid == handle->worker.supervisor.id) return;
+  messaging__epoll(handle, EPOLL_CTL_DEL, handle->peer_fd, 0, 0, 0);
+  handle->worker.watched = false;
+}
+
 /* Gives a connection on which this end sends a larger buffer than the kernel's default. libzmq does that for tcp alone (ZMQ_SNDBUF), where the kernel
  * finds the size by itself. The descriptor is libzmq's, which may have closed it by now; should somebody else have its number then, the path tells. */
-static inline void messaging__widen(const messaging__handle *handle, int fd) {
+static inline void messaging__widen(messaging__handle *handle, int fd) {
   char path[MESSAGING_ADDRESS_SIZE + 8];
   struct sockaddr_un name;
   int has, wanted = MESSAGING__SOCKET_BYTES;
@@ -4791,7 +4820,9 @@ static inline void messaging__widen(const messaging__handle *handle, int fd) {
   if (handle->is_im) snprintf(path, sizeof path, "%s/pub", handle->folder);
   else snprintf(path, sizeof path, "%s", handle->peer.pull + strlen("ipc://"));
   messaging__path_of(fd, !handle->is_im, &name);
-  if (strcmp(name.sun_path, path) != 0 || getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &has, &size) != 0) return;
+  if (strcmp(name.sun_path, path) != 0) return;
+  if (!handle->is_im) messaging__check_watched(handle, fd);
+  if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &has, &size) != 0) return;
   if (has < wanted) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof wanted);
 }
 
@@ -4825,7 +4856,7 @@ static inline void messaging__dispatch(messaging__handle *handle) {
     MESSAGING__STORE(&handle->reports_count, (uint32_t)handle->reports.count);
     pthread_mutex_unlock(&handle->reports_lock);
     entry.error.detail = entry.detail;
-    handle->on_error(&entry.error, handle->user);
+    if (handle->on_error) handle->on_error(&entry.error, handle->user);
   }
 }
 
@@ -5526,10 +5557,10 @@ static inline messaging_status messaging__check_children(const messaging_child *
   return status;
 }
 
-/* Two connections and a pidfd for each worker, and some to spare. */
-static inline messaging_status messaging__check_descriptors(messaging__handle *handle, size_t workers) {
-  size_t wanted = workers * 3 + 64;
-  if (messaging__descriptors_fit(wanted)) return MESSAGING_OK;
+/* Two connections and a pidfd for each worker that is not there yet, and some to spare. Under core. */
+static inline messaging_status messaging__check_descriptors(messaging__handle *handle, const messaging_child *children, size_t count) {
+  size_t workers = messaging__im_newcomers(&handle->im, children, count), wanted = workers * 3 + 64;
+  if (workers == 0 || messaging__descriptors_fit(wanted)) return MESSAGING_OK;
   char detail[100];
   snprintf(detail, sizeof detail, "%zu more descriptors are needed for %zu workers: raise the limit (ulimit -n)", wanted, workers);
   messaging_error error = {MESSAGING_ESYS, 0, 0, 0, 0, detail};
@@ -5545,10 +5576,14 @@ static inline messaging_status messaging__run_im(messaging__handle *handle, cons
   if (status != MESSAGING_OK) return status;
   handle->on_error = on_error;
   handle->user = user;
-  status = messaging__check_descriptors(handle, count);
+  status = messaging__check_descriptors(handle, children, count);
   if (status == MESSAGING_OK) status = messaging__im_run(&handle->im, children, count, messaging__now_ms());
   if (status == MESSAGING_OK) status = messaging__start(handle);
-  if (status != MESSAGING_OK && on_error) messaging__dispatch(handle); /* there is no background thread to do it */
+  if (status == MESSAGING_OK) return status;
+  handle->thread = pthread_self(); /* there is no other to do what the background thread does */
+  handle->threaded = true;
+  messaging__dispatch(handle);
+  handle->threaded = false;
   return status;
 }
 
@@ -5736,7 +5771,7 @@ static inline bool messaging__collect(messaging__handle *handle, messaging__aren
   size_t messages = 0, bytes = 0;
   arena->has_term = inbox->term_due;
   arena->term_by = inbox->term_by;
-  inbox->term_due = false;
+  inbox->term_due = inbox->purged = inbox->renewed = false;
   while (messages < MESSAGING__RECV_MESSAGES && bytes < MESSAGING__RECV_BYTES) {
     if (!messaging__ring_reserve(&arena->items)) return arena->items.count > 0 || arena->has_term;
     messaging__item *item = (messaging__item *)messaging__ring_end(&arena->items);
@@ -5878,16 +5913,24 @@ static inline void messaging__count_received(messaging__handle *handle, const me
   }
 }
 
-static inline messaging_status messaging__recv(messaging__handle *handle, const messaging__codec *codec, void *out) {
-  messaging__batch_view view = {0, NULL, NULL};
-  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
-  if (out) memset(out, 0, sizeof view);
-  if (status != MESSAGING_OK || !out) return status != MESSAGING_OK ? status : MESSAGING_EINVAL;
-  if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
+/* What was taken before and could not be decoded: the mailbox may have been purged since, or a generation begun that nobody has asked to terminate. */
+static inline void messaging__arena_renew(messaging__inbox *inbox, messaging__arena *arena) {
+  pthread_mutex_lock(&inbox->lock);
+  bool purged = inbox->purged, renewed = inbox->renewed;
+  inbox->purged = inbox->renewed = false;
+  pthread_mutex_unlock(&inbox->lock);
+  if (purged) messaging__arena_clear(arena);
+  if (renewed) arena->has_term = false;
+}
+
+/* Takes a batch from the queue, or the one that was taken before, and decodes it. *again: it held nothing for the application, and there may be more. */
+static inline messaging_status messaging__take_batch(messaging__handle *handle, const messaging__codec *codec, messaging__batch_view *view, bool *again) {
   messaging__inbox *inbox = &handle->inbox;
-  if (!MESSAGING__LOAD(&inbox->readable)) return MESSAGING_OK;
   messaging__arena *arena = inbox->retry;
-  if (!arena) {
+  bool retried = arena != NULL;
+  if (retried) {
+    messaging__arena_renew(inbox, arena);
+  } else {
     arena = messaging__arena_get(handle);
     if (!arena) return MESSAGING_ENOMEM;
     pthread_mutex_lock(&inbox->lock);
@@ -5900,8 +5943,8 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
     }
   }
   bool empty = arena->items.count == 0 && !arena->has_term;
-  status = empty ? MESSAGING_OK : messaging__decode(arena, codec, &view);
-  if (status != MESSAGING_OK || inbox->retry) {
+  messaging_status status = empty ? MESSAGING_OK : messaging__decode(arena, codec, view);
+  if (status != MESSAGING_OK || retried) {
     pthread_mutex_lock(&inbox->lock);
     inbox->retry = status == MESSAGING_OK ? NULL : arena;
     messaging__inbox_settle(inbox);
@@ -5913,13 +5956,28 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
     messaging__kick(handle);
   }
   if (status != MESSAGING_OK) return status;
-  if (view.count == 0) {
-    messaging__arena_clear(arena);
-    messaging__arena_free(MESSAGING__SWAP(&handle->spare, arena));
-    return empty && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
+  if (view->count > 0) {
+    messaging__count_received(handle, arena);
+    return MESSAGING_OK;
   }
-  messaging__count_received(handle, arena);
-  memcpy(out, &view, sizeof view);
+  *again = !empty || retried;
+  messaging__arena_clear(arena);
+  messaging__arena_free(MESSAGING__SWAP(&handle->spare, arena));
+  return !*again && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
+}
+
+static inline messaging_status messaging__recv(messaging__handle *handle, const messaging__codec *codec, void *out) {
+  messaging__batch_view view = {0, NULL, NULL};
+  messaging_status status = messaging__check(handle, MESSAGING__EITHER);
+  if (out) memset(out, 0, sizeof view);
+  if (status != MESSAGING_OK || !out) return status != MESSAGING_OK ? status : MESSAGING_EINVAL;
+  if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
+  for (bool again = true; again && MESSAGING__LOAD(&handle->inbox.readable);) {
+    again = false;
+    status = messaging__take_batch(handle, codec, &view, &again);
+    if (status != MESSAGING_OK) return status;
+  }
+  if (view.count > 0) memcpy(out, &view, sizeof view);
   return MESSAGING_OK;
 }
 
@@ -6008,14 +6066,23 @@ static inline bool messaging__check_termination(const messaging__handle *handle)
   return handle && !messaging__inherited(handle) && MESSAGING__LOAD(&handle->started) && MESSAGING__LOAD(&handle->inbox.terminated);
 }
 
-/* Whether everything this process sent has arrived where it must; asks for it to be said soon. Under core. */
+static inline bool messaging__all_arrived(messaging__handle *handle) {
+  return handle->is_im ? messaging__im_flushed(&handle->im) : messaging__worker_flushed(&handle->worker);
+}
+
+/* Whether everything this process sent has arrived where it must; asks for it to be said soon. Under core. Several threads may wait for that: whoever
+ * looks tells the others what has changed, and not that it has looked, since they would look in their turn for ever. */
 static inline bool messaging__flushed(messaging__handle *handle) {
-  if (handle->is_im ? messaging__im_flushed(&handle->im) : messaging__worker_flushed(&handle->worker)) return true;
+  if (messaging__all_arrived(handle)) return true;
   uint64_t now = messaging__now_ms();
   if (handle->is_im) messaging__im_hurry(&handle->im, now);
   else messaging__worker_hurry(&handle->worker, now);
+  handle->asking = true;
   messaging__pump(handle, now, 0);
-  return false;
+  handle->asking = false;
+  bool arrived = messaging__all_arrived(handle);
+  if (arrived || MESSAGING__LOAD(&handle->inbox.ended)) pthread_cond_broadcast(&handle->progress);
+  return arrived;
 }
 
 typedef bool messaging__condition(messaging__handle *handle);
@@ -6023,11 +6090,11 @@ typedef bool messaging__condition(messaging__handle *handle);
 /* Waits until a condition holds, the handle ends, or the time is over. */
 static inline messaging_status messaging__await(messaging__handle *handle, messaging__condition *holds, uint64_t deadline) {
   messaging__lock(handle);
-  handle->waiting++;
+  MESSAGING__ADD(&handle->waiting, 1u);
   bool done;
   while (!(done = holds(handle)) && !MESSAGING__LOAD(&handle->inbox.ended) && messaging__now_ms() < deadline)
     messaging__cond_wait_until(&handle->progress, &handle->core, deadline);
-  handle->waiting--;
+  MESSAGING__ADD(&handle->waiting, (uint32_t)-1);
   messaging__unlock(handle);
   if (done) return MESSAGING_OK;
   return MESSAGING__LOAD(&handle->inbox.ended) ? handle->inbox.cause : MESSAGING_ETIMEDOUT;
@@ -6045,11 +6112,11 @@ static inline messaging_status messaging__flush(messaging__handle *handle, int t
 static inline messaging_status messaging__update(messaging__handle *handle, const messaging_child *children, size_t count) {
   messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
   if (status == MESSAGING_OK) status = messaging__check_children(children, count);
-  if (status == MESSAGING_OK) status = messaging__check_descriptors(handle, count);
   if (status != MESSAGING_OK) return status;
   uint64_t now = messaging__now_ms();
   messaging__lock(handle);
-  status = messaging__im_update(&handle->im, children, count, now);
+  status = messaging__check_descriptors(handle, children, count);
+  if (status == MESSAGING_OK) status = messaging__im_update(&handle->im, children, count, now);
   messaging__pump(handle, now, 0);
   messaging__unlock(handle);
   return status;
@@ -6058,11 +6125,11 @@ static inline messaging_status messaging__update(messaging__handle *handle, cons
 static inline messaging_status messaging__add(messaging__handle *handle, messaging_child child) {
   messaging_status status = messaging__check_running(handle, MESSAGING__IM_ONLY);
   if (status == MESSAGING_OK) status = messaging__check_children(&child, 1);
-  if (status == MESSAGING_OK) status = messaging__check_descriptors(handle, 1);
   if (status != MESSAGING_OK) return status;
   uint64_t now = messaging__now_ms();
   messaging__lock(handle);
-  status = messaging__im_add(&handle->im, child, now);
+  status = messaging__check_descriptors(handle, &child, 1);
+  if (status == MESSAGING_OK) status = messaging__im_add(&handle->im, child, now);
   messaging__pump(handle, now, 0);
   messaging__unlock(handle);
   return status;
@@ -6243,7 +6310,8 @@ static inline void messaging__report_rest(messaging__handle *handle, messaging_s
 static inline messaging_status messaging__ended_status(messaging__handle *handle) {
   if (handle->is_im) return handle->inbox.cause;
   if (handle->worker.bye_seen && messaging__worker_flushed(&handle->worker)) return MESSAGING_OK;
-  return handle->inbox.cause == MESSAGING_ENOTRUNNING ? MESSAGING_ELOST : handle->inbox.cause;
+  bool refused = handle->inbox.cause == MESSAGING_ENOTRUNNING || handle->inbox.cause == MESSAGING_EINVAL; /* exit says these of other things */
+  return refused ? MESSAGING_ELOST : handle->inbox.cause;
 }
 
 /* Whether there is nothing left that exit should wait for: everything is accepted, or nobody is heard who could accept it. */

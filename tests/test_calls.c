@@ -417,6 +417,40 @@ static void test_flush(void **state) {
   finish(w);
 }
 
+/* ---- What the end says --------------------------------------------------------------------------------------------------- */
+
+/* A worker whose largest message differs is refused; exit says ELOST, since it says EINVAL of its own argument and of where it is called. */
+static void test_exit_of_who_was_refused(void **state) {
+  world *w = *state;
+  messaging_options other = {.message_bytes_max = 1000};
+  start(w, 0, NULL, NULL);
+  bus_ctx *worker = worker_here(w, &other, someone.pid);
+  assert_ok(bus_add_child_process(w->im, someone));
+  assert_ok(bus_run_worker(worker, NULL, NULL));
+  WAIT_FOR(bus_check_termination(worker));
+  assert_status(MESSAGING_EINVAL, bus_send_relay_message(worker, &a_fact));
+  assert_status(MESSAGING_ELOST, bus_exit(&worker));
+  assert_null(worker);
+  finish(w);
+}
+
+/* recv gives an empty batch when nothing is left, and not because nothing of the first megabyte could be decoded. */
+static void test_recv_goes_on_behind_what_does_not_decode(void **state) {
+  enum { BAD = 3000, SIZE = 1000 };
+  world *w = *state;
+  bus_batch batch;
+  bus_ctx *worker = join_here(w);
+  for (uint32_t i = 0; i < BAD; i++) assert_ok(send_fact(w->im, i, UNDECODABLE, SIZE));
+  assert_ok(send_fact(w->im, BAD, PLAIN, SIZE));
+  assert_ok(bus_flush(w->im, -1));
+  assert_ok(bus_recv(worker, &batch));
+  assert_int_equal(batch.count, 1);
+  assert_int_equal(batch.messages[0].relay.message.id, BAD);
+  bus_batch_free(&batch);
+  assert_ok(bus_exit(&worker));
+  finish(w);
+}
+
 /* ---- Waiting ------------------------------------------------------------------------------------------------------------ */
 
 static void *send_one(void *ctx) {
@@ -868,6 +902,8 @@ int main(int argc, char **argv) {
       WITH_THREADS(test_exit_runs_out_of_time),
       WITH_BOTH(test_exit_flushes),
       WITH_THREADS(test_flush),
+      WITH_THREADS(test_exit_of_who_was_refused),
+      WITH_THREADS(test_recv_goes_on_behind_what_does_not_decode),
       WITH_THREADS(test_wait),
       WITH_BOTH(test_fd),
       WITH_THREADS(test_history_made_ready),

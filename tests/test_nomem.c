@@ -16,8 +16,10 @@ static void *counted_malloc(size_t size) {
   return block;
 }
 
+static __thread bool no_memory; /* for this thread to grow anything */
+
 static void *counted_realloc(void *block, size_t size) {
-  void *grown = fails() ? NULL : realloc(block, size);
+  void *grown = fails() || no_memory ? NULL : realloc(block, size);
   if (grown && !block) __atomic_add_fetch(&blocks_held, 1, __ATOMIC_SEQ_CST);
   return grown;
 }
@@ -165,7 +167,39 @@ static void test_every_allocation_fails_once(void **state) {
   print_message("%ld allocations failed in turn\n", rounds - 1);
 }
 
+/* A batch that recv has taken and could not decode is part of the mailbox until it can: a purge drops it, and a new generation its termination. */
+static void test_what_waits_for_memory(void **state) {
+  (void)state;
+  __atomic_store_n(&fail_at, 0, __ATOMIC_SEQ_CST);
+  for (int purge = 0; purge < 2; purge++) {
+    bus_ctx *im;
+    messaging_addresses at;
+    messaging_child children[2] = {{-1, KIND}, {-2, KIND}};
+    bus_batch batch;
+    fact message = {7, 1};
+    assert_int_equal(bus_init_im(&im, &at, NULL), MESSAGING_OK);
+    assert_int_equal(bus_run_im(im, children, 1, NULL, NULL), MESSAGING_OK);
+    bus_ctx *worker = open_worker(&at, -1);
+    assert_int_equal(bus_send_relay_message(worker, &message), MESSAGING_OK);
+    assert_int_equal(bus_send_term_message(worker), MESSAGING_OK);
+    assert_int_equal(bus_flush(worker, DEADLINE_MS), MESSAGING_OK);
+    for (bool asked = false; !asked; asked = bus_check_termination(im)) assert_int_equal(bus_wait(im, DEADLINE_MS), MESSAGING_OK);
+    no_memory = true;
+    assert_int_equal(bus_recv(im, &batch), MESSAGING_ENOMEM);
+    no_memory = false;
+    if (purge) assert_int_equal(bus_purge_im_mailbox(im), MESSAGING_OK);
+    assert_int_equal(bus_update_child_processes_list(im, children + 1, 1), MESSAGING_OK);
+    assert_int_equal(bus_recv(im, &batch), MESSAGING_OK);
+    assert_int_equal(batch.count, purge ? 0 : 1);
+    if (!purge) assert_int_equal(batch.messages[0].type, MESSAGING_RELAY_MESSAGE);
+    bus_batch_free(&batch);
+    assert_int_equal(bus_wait(im, 0), MESSAGING_ETIMEDOUT);
+    (void)!bus_exit(&worker);
+    assert_int_equal(bus_exit(&im), MESSAGING_OK);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_allocation_fails_once)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_allocation_fails_once), cmocka_unit_test(test_what_waits_for_memory)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
