@@ -985,7 +985,7 @@ static inline bool messaging__holds(const uint8_t *bytes, size_t size, uint64_t 
  *
  * Upwards (PUSH to PULL), bodies:
  *   HELLO      [id, kind, nonce, message_bytes_max]     the last must be the supervisor's (16777216 unless it was configured); frames may be larger by
- *                                                       256 KiB. Nothing else is sent before the WELCOME
+ *                                                       256 KiB, and a REPAIR by 512 bytes more. Nothing else is sent before the WELCOME
  *   RELAY, OUTPUT                                       batches. flags 1: answer with a STATUS at once. Repetitions are the same bytes
  *   REPORT     [id, nonce, position, probe, flags, credit, ranges]   probe: a number that the next STATUS repeats; flags UP_*: 1 answer with a STATUS,
  *                                                       2 I ask for termination, 4 I know of the termination, 8 I leave, 16 I know that you leave;
@@ -2959,7 +2959,7 @@ struct messaging__peer {
   messaging__who who; /* nonce 0: no incarnation known */
   messaging__peer_state state;
   uint64_t former[MESSAGING__NONCES_MAX]; /* nonces of incarnations that are over: their late announcements are ignored */
-  uint64_t unseated;                      /* nonce of one that was welcomed and has not spoken, when another announced itself */
+  uint64_t unseated[MESSAGING__NONCES_MAX]; /* nonces of those that were welcomed and had not spoken when another announced itself */
   uint64_t refused;                       /* nonce that was last refused, and reported */
   unsigned slot;                          /* of its batches' topic; 0: none of its own */
   bool confirmed;                         /* it has spoken in this generation: it has its welcome */
@@ -3442,7 +3442,11 @@ static inline void messaging__im_seat(messaging__im *im, messaging__peer *peer) 
 static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer, uint64_t nonce, uint64_t now) {
   if (!messaging__map_reserve(&im->by_nonce, im->by_nonce.count + 1)) return; /* it announces itself again */
   if (peer->state == MESSAGING__LEFT) im->live++;
-  peer->unseated = peer->state == MESSAGING__ACTIVE && !peer->confirmed ? peer->who.nonce : 0;
+  bool unseats = peer->state == MESSAGING__ACTIVE && !peer->confirmed;
+  if (unseats) memmove(&peer->unseated[1], &peer->unseated[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->unseated[0]);
+  if (unseats) peer->unseated[0] = peer->who.nonce;
+  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++)
+    if (peer->unseated[i] == nonce) peer->unseated[i] = 0;
   messaging__peer_forget_nonce(im, peer);
   messaging__peer_reset(im, peer);
   messaging__im_seat(im, peer);
@@ -3717,7 +3721,10 @@ static inline bool messaging__im_report(messaging__im *im, messaging__peer *peer
 static inline messaging__peer *messaging__im_unseated(messaging__im *im, int64_t id, uint64_t nonce, uint64_t now, bool *waits) {
   if (id < INT32_MIN || id > INT32_MAX) return NULL;
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key((pid_t)id));
-  if (!peer || (peer->state != MESSAGING__ACTIVE && peer->state != MESSAGING__LEFT) || peer->unseated != nonce || nonce == 0) return NULL;
+  if (!peer || (peer->state != MESSAGING__ACTIVE && peer->state != MESSAGING__LEFT) || nonce == 0) return NULL;
+  bool unseated = false;
+  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++) unseated = unseated || peer->unseated[i] == nonce;
+  if (!unseated) return NULL;
   *waits = true;
   if (peer->confirmed && now < peer->heard_ms + im->silence_ms) return NULL;
   messaging__im_accept(im, peer, nonce, now);
@@ -5064,7 +5071,8 @@ static inline messaging_status messaging__open(messaging__handle *handle, int in
   handle->out = handle->in ? zmq_socket(handle->context, out_type) : NULL; /* after a failure libzmq would begin anew, and abort */
   if (!handle->in || !handle->out) return MESSAGING_ESYS;
   int linger = 0, hwm = MESSAGING__FRAMES_HWM, handshake = MESSAGING__HANDSHAKE_MS, yes = 1, reconnect = 50, reconnect_max = 1000;
-  int64_t frame_max = (int64_t)handle->options.message_bytes_max + MESSAGING__FRAME_SLACK;
+  /* A repair holds a whole frame, and may be as large as that one. */
+  int64_t frame_max = (int64_t)handle->options.message_bytes_max + MESSAGING__FRAME_SLACK + (handle->is_im ? 0 : MESSAGING__CONTROL_SIZE);
   void *sockets[] = {handle->in, handle->out};
   for (int i = 0; i < 2; i++) {
     zmq_setsockopt(sockets[i], ZMQ_LINGER, &linger, sizeof linger);

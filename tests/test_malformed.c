@@ -324,12 +324,53 @@ static void test_garbage_from_the_supervisor(void **state) {
   finish_im(&test);
 }
 
+/* A batch of the largest size that the supervisor takes, as no worker of this library makes it, reaches who joins later, too: in a frame around it. */
+static void test_largest_batch_as_a_repair(void **state) {
+  messaging_options small = {.message_bytes_max = 4096};
+  messaging_child children[2] = {{SOUND_ID, KIND}, {BROKEN_ID, KIND}};
+  messaging__who sender = {BROKEN_ID, KIND, 77};
+  messaging__writer hello;
+  broken_worker test = {.value = 5};
+  (void)state;
+  assert_int_equal(bus_init_im(&test.im, &test.at, &small), MESSAGING_OK);
+  assert_int_equal(bus_run_im(test.im, children, 2, NULL, NULL), MESSAGING_OK);
+  test.context = zmq_ctx_new();
+  test.push = zmq_socket(test.context, ZMQ_PUSH);
+  assert_int_equal(zmq_connect(test.push, test.at.pull), 0);
+  messaging__frame_begin(&hello, NULL, 'U', MESSAGING__HELLO, NULL);
+  messaging__put_tag(&hello, 0x94);
+  messaging__put_who(&hello, &sender);
+  messaging__put_uint(&hello, small.message_bytes_max);
+  push(&test, hello.bytes, hello.size);
+  uint32_t payload = (uint32_t)(small.message_bytes_max + MESSAGING__FRAME_SLACK - MESSAGING__AT_PAYLOAD);
+  messaging__batch batch = {MESSAGING__RELAY, sender.id, sender.kind, sender.nonce, 1, 1, 1, 0, payload, {0, 0, 0}};
+  uint8_t *frame = calloc(1, MESSAGING__AT_PAYLOAD + payload);
+  assert_non_null(frame);
+  messaging__batch_write(frame, &test.im->handle.im.era, &batch);
+  frame[MESSAGING__AT_PAYLOAD] = 0xc6; /* one object: bytes, which the decoder refuses */
+  messaging__store_be(frame + MESSAGING__AT_PAYLOAD + 1, payload - 5, 4);
+  push(&test, frame, MESSAGING__AT_PAYLOAD + payload);
+  free(frame);
+  WAIT_FOR(stats_of(test.im).next_number == 2);
+  assert_int_equal(bus_send_relay_message(test.im, &test.value), MESSAGING_OK);
+  small.id = SOUND_ID;
+  assert_int_equal(bus_init_worker(&test.worker, KIND, test.at.pub, test.at.pull, &small), MESSAGING_OK);
+  assert_int_equal(bus_run_worker(test.worker, NULL, NULL), MESSAGING_OK);
+  expect_message(test.worker, test.value);
+  assert_int_equal(malformed_of(test.worker), 1);
+  bus_batch rest;
+  assert_int_equal(bus_recv(test.im, &rest), MESSAGING_OK); /* here it does not decode either */
+  assert_int_equal(rest.count, 0);
+  assert_int_equal(bus_update_child_processes_list(test.im, children, 1), MESSAGING_OK); /* nobody waits for the other */
+  finish(&test);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_garbage),        cmocka_unit_test(test_truncated_and_padded),
       cmocka_unit_test(test_flipped_bits),   cmocka_unit_test(test_other_session_is_stale),
       cmocka_unit_test(test_many_parts),     cmocka_unit_test(test_false_payloads),
-      cmocka_unit_test(test_garbage_from_the_supervisor),
+      cmocka_unit_test(test_garbage_from_the_supervisor), cmocka_unit_test(test_largest_batch_as_a_repair),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
