@@ -1,4 +1,7 @@
 /* Death is noticed on both sides, an orderly end is not taken for it, and a killed sender leaves the same prefix everywhere. */
+#define _GNU_SOURCE
+#include <sched.h>
+
 #include "harness.h"
 
 static void test_killed_worker_is_reported(void **state) {
@@ -292,6 +295,85 @@ static void test_silent_worker_without_a_pid(void **state) {
   finish(w);
 }
 
+/* ---- Two pid namespaces ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  messaging_addresses addresses;
+  atomic_int supervisor; /* its pid as the test sees it */
+  atomic_bool bound, joined, terminated, refused;
+} shared;
+
+/* Forks a process that forks another, which is number 1 of a pid namespace of its own and does that. */
+static pid_t in_a_namespace(shared *m, void act(shared *m)) {
+  pid_t keeper = fork();
+  assert_true(keeper >= 0);
+  if (keeper > 0) return keeper;
+  inherits_memory();
+  (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the test give up */
+  if (unshare(CLONE_NEWPID) != 0) {
+    m->refused = true;
+    _exit(0);
+  }
+  pid_t first = fork();
+  if (first == 0) {
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    act(m);
+    _exit(0);
+  }
+  if (!m->bound) m->supervisor = first;
+  (void)waitpid(first, NULL, 0);
+  _exit(0);
+}
+
+static void supervise(shared *m) {
+  static const messaging_child child = {-1, 7};
+  bus_ctx *im;
+  if (bus_init_im(&im, &m->addresses, NULL) != MESSAGING_OK || bus_run_im(im, &child, 1, NULL, NULL) != MESSAGING_OK) _exit(1);
+  while (!m->supervisor) pause_ms(1);
+  m->bound = true;
+  while (true) pause();
+}
+
+static void work(shared *m) {
+  messaging_options options = {.id = -1, .heartbeat_ms = 100, .silence_ms = 500, .exit_timeout_ms = 100};
+  fact message = {.id = 1, .text = "", .text_size = 0};
+  bus_ctx *worker;
+  if (bus_init_worker(&worker, 7, m->addresses.pub, m->addresses.pull, &options) != MESSAGING_OK) _exit(1);
+  if (bus_run_worker(worker, NULL, NULL) != MESSAGING_OK || bus_send_relay_message(worker, &message) != MESSAGING_OK) _exit(1);
+  m->joined = bus_flush(worker, deadline_ms()) == MESSAGING_OK;
+  while (!bus_check_termination(worker)) pause_ms(1);
+  m->terminated = true;
+  ignore(bus_exit(&worker));
+}
+
+/* A supervisor and a worker in containers of their own that share a folder, each of them number 1: the worker does not take itself, which has the
+ * number in the folder's name, for its supervisor, and notices that one's death by its silence. */
+static void test_same_pid_in_another_namespace(void **state) {
+  (void)state;
+  shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  assert_ptr_not_equal(m, MAP_FAILED);
+  pid_t supervisor = in_a_namespace(m, supervise), worker = 0;
+  WAIT_FOR(m->bound || m->refused);
+  if (!m->refused) {
+    worker = in_a_namespace(m, work);
+    WAIT_FOR(m->joined);
+    assert_int_equal(kill(m->supervisor, SIGKILL), 0);
+    WAIT_FOR(m->terminated);
+    assert_int_equal(waitpid(worker, NULL, 0), worker);
+  }
+  assert_int_equal(waitpid(supervisor, NULL, 0), supervisor);
+  bool refused = m->refused;
+  char *path = m->addresses.pub + strlen("ipc://"), *end = strrchr(path, '/');
+  if (end) {
+    (void)unlink(path);
+    (void)unlink(m->addresses.pull + strlen("ipc://"));
+    *end = 0;
+    (void)rmdir(path);
+  }
+  (void)munmap(m, sizeof *m);
+  if (refused) skip(); /* only root may */
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       WITH_PROCESSES(test_killed_worker_is_reported),
@@ -304,6 +386,7 @@ int main(void) {
       WITH_PROCESSES(test_supervisor_that_forked_its_workers_is_killed),
       WITH_BOTH(test_supervisor_exits),
       WITH_PROCESSES(test_silent_worker_without_a_pid),
+      WITH_PROCESSES(test_same_pid_in_another_namespace),
   };
   return RUN_TESTS(test_death, tests);
 }

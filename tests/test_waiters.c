@@ -114,6 +114,7 @@ static void test_word_left_with_a_waiter_is_seen_to(void **state) {
   start(w, 1, &quiet, &quiet);
   wait_joined(w, 1);
   assert_int_equal(kill(w->workers[0].pid, SIGSTOP), 0);
+  assert_int_equal(waitpid(w->workers[0].pid, NULL, WUNTRACED), w->workers[0].pid); /* it has stopped */
   assert_ok(send_fact(w->im, 1, PLAIN, 10)); /* so flush has something to wait for */
   atomic_store(&just_before, send_from_another_thread);
   assert_status(MESSAGING_ETIMEDOUT, bus_flush(w->im, FLUSH_MS));
