@@ -21,7 +21,8 @@
  * nothing ever polls.
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
- *     lets go of core looks there (kick, unlock). So no send waits for a step, and no message is left behind.
+ *     lets go of core looks there (kick, unlock); where that may be to wait for progress, the background thread is woken instead. So no send
+ *     waits for a step, and no message is left behind.
  *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
  * An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
