@@ -356,8 +356,8 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  * bus_update_child_processes_list(bus_ctx *im, const messaging_child *, size_t count)
  *   Supervisor: the new list of children. If any worker is on both lists and alive, the generation goes on: the missing are gone and
  *   see termination, newcomers get the history. Otherwise a new generation begins, and what this end sent and found no room for yet
- *   is dropped with the old one. One that has left is still on its list. Done when it returns; a pid that is dead already is reported as
- *   ELOST. EINVAL, EKIND, ESYS as in bus_run_im: nothing was changed.
+ *   is dropped with the old one. A worker that has exited counts until it is off the list or dead. Done when it returns; a pid that is
+ *   dead already is reported as ELOST. EINVAL, EKIND, ESYS as in bus_run_im: nothing was changed.
  *
  * bus_add_child_process(bus_ctx *im, messaging_child)
  *   Supervisor: one more worker for this generation; it gets the history. EINVAL: listed already.

@@ -243,7 +243,7 @@ enum {
   MESSAGING__REORDER_MAX = 256,             /* batches kept ahead of a gap */
   MESSAGING__PARKED_MAX = 1024,             /* announcements kept of workers that are not listed */
   MESSAGING__LOOK_RATE = 256,               /* workers that are looked at in a millisecond, on average, for reminders, and for room if blocked */
-  MESSAGING__NONCES_MAX = 4,                /* former incarnations remembered of a worker */
+  MESSAGING__NONCES_MAX = 4,                /* former incarnations remembered of a worker, and as many that lost its seat */
   MESSAGING__STRUCK_MAX = 64,               /* and of those that are not on the list any more, all together */
   MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
   MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
@@ -1927,9 +1927,12 @@ static inline void messaging__inbox_free(messaging__inbox *inbox) {
   pthread_mutex_destroy(&inbox->lock);
 }
 
+/* Frames for the application. Under the lock. */
+static inline size_t messaging__inbox_frames(const messaging__inbox *inbox) { return inbox->items.count + (size_t)inbox->cursor_batches; }
+
 /* Whether there is something for the application. Under the lock. */
 static inline bool messaging__inbox_holds(const messaging__inbox *inbox) {
-  return inbox->items.count > 0 || inbox->cursor_batches > 0 || inbox->term_due || inbox->retry;
+  return messaging__inbox_frames(inbox) > 0 || inbox->term_due || inbox->retry;
 }
 
 /* Keeps readable true to what recv would find. Under the lock. */
@@ -2066,7 +2069,7 @@ static inline bool messaging__inbox_renew(messaging__inbox *inbox, bool purge) {
   messaging__item item;
   messaging__ring_init(&kept, sizeof item);
   if (purge) messaging__inbox_clear(inbox);
-  else if (!messaging__ring_grow(&kept, inbox->items.count + (size_t)inbox->cursor_batches)) return false;
+  else if (!messaging__ring_grow(&kept, messaging__inbox_frames(inbox))) return false;
   while (!purge && messaging__inbox_next(inbox, &item)) {
     item.after = 0;
     inbox->bytes += item.frame.size;
@@ -3395,26 +3398,33 @@ static inline void messaging__im_repair(messaging__im *im, messaging__peer *peer
 /* ---- Supervisor: who is there ---- */
 
 /* Remembers that an incarnation is over. */
+static inline size_t messaging__nonces_find(const uint64_t *nonces, size_t count, uint64_t nonce) {
+  size_t i = 0;
+  while (i < count && nonces[i] != nonce) i++;
+  return i;
+}
+
+/* The oldest is forgotten for it. */
+static inline void messaging__nonces_add(uint64_t nonces[MESSAGING__NONCES_MAX], uint64_t nonce) {
+  memmove(&nonces[1], &nonces[0], (MESSAGING__NONCES_MAX - 1) * sizeof nonces[0]);
+  nonces[0] = nonce;
+}
+
 static inline void messaging__peer_forget_nonce(messaging__im *im, messaging__peer *peer) {
   if (peer->who.nonce == 0) return;
   messaging__map_remove(&im->by_nonce, peer->who.nonce);
   /* One that never spoke may yet: of two that claim an id, the first to answer its welcome has it. */
   bool over = peer->confirmed || !messaging__peer_live(peer);
-  if (over) memmove(&peer->former[1], &peer->former[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->former[0]);
-  if (over) peer->former[0] = peer->who.nonce;
+  if (over) messaging__nonces_add(peer->former, peer->who.nonce);
   peer->who.nonce = 0;
 }
 
 static inline bool messaging__peer_was(const messaging__peer *peer, uint64_t nonce) {
-  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++)
-    if (peer->former[i] == nonce) return true;
-  return false;
+  return messaging__nonces_find(peer->former, MESSAGING__NONCES_MAX, nonce) < MESSAGING__NONCES_MAX;
 }
 
 static inline bool messaging__im_struck(const messaging__im *im, uint64_t nonce) {
-  for (size_t i = 0; i < MESSAGING__STRUCK_MAX; i++)
-    if (im->struck[i] == nonce) return true;
-  return false;
+  return messaging__nonces_find(im->struck, MESSAGING__STRUCK_MAX, nonce) < MESSAGING__STRUCK_MAX;
 }
 
 /* What a peer was doing is void: it has died, left, or begins anew. */
@@ -3443,11 +3453,9 @@ static inline void messaging__im_seat(messaging__im *im, messaging__peer *peer) 
 static inline void messaging__im_accept(messaging__im *im, messaging__peer *peer, uint64_t nonce, uint64_t now) {
   if (!messaging__map_reserve(&im->by_nonce, im->by_nonce.count + 1)) return; /* it announces itself again */
   if (peer->state == MESSAGING__LEFT) im->live++;
-  bool unseats = peer->state == MESSAGING__ACTIVE && !peer->confirmed;
-  if (unseats) memmove(&peer->unseated[1], &peer->unseated[0], (MESSAGING__NONCES_MAX - 1) * sizeof peer->unseated[0]);
-  if (unseats) peer->unseated[0] = peer->who.nonce;
-  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++)
-    if (peer->unseated[i] == nonce) peer->unseated[i] = 0;
+  size_t again = messaging__nonces_find(peer->unseated, MESSAGING__NONCES_MAX, nonce);
+  if (again < MESSAGING__NONCES_MAX) peer->unseated[again] = 0;
+  if (peer->state == MESSAGING__ACTIVE && !peer->confirmed) messaging__nonces_add(peer->unseated, peer->who.nonce);
   messaging__peer_forget_nonce(im, peer);
   messaging__peer_reset(im, peer);
   messaging__im_seat(im, peer);
@@ -3723,9 +3731,7 @@ static inline messaging__peer *messaging__im_unseated(messaging__im *im, int64_t
   if (id < INT32_MIN || id > INT32_MAX) return NULL;
   messaging__peer *peer = (messaging__peer *)messaging__map_get(&im->by_id, messaging__id_key((pid_t)id));
   if (!peer || (peer->state != MESSAGING__ACTIVE && peer->state != MESSAGING__LEFT) || nonce == 0) return NULL;
-  bool unseated = false;
-  for (size_t i = 0; i < MESSAGING__NONCES_MAX; i++) unseated = unseated || peer->unseated[i] == nonce;
-  if (!unseated) return NULL;
+  if (messaging__nonces_find(peer->unseated, MESSAGING__NONCES_MAX, nonce) == MESSAGING__NONCES_MAX) return NULL;
   *waits = true;
   if (peer->confirmed && now < peer->heard_ms + im->silence_ms) return NULL;
   messaging__im_accept(im, peer, nonce, now);
@@ -4870,6 +4876,7 @@ static inline void messaging__dispatch(messaging__handle *handle) {
 
 /* A worker's supervisor has died. What it had sent is taken first, a goodbye perhaps. */
 static inline void messaging__peer_died(messaging__handle *handle) {
+  if (!handle->worker.watched) return; /* it was somebody else: check_watched, a moment before */
   messaging__epoll(handle, EPOLL_CTL_DEL, handle->peer_fd, 0, 0, 0);
   uint64_t now = messaging__now_ms();
   for (int rounds = 0; rounds < MESSAGING__LAST_ROUNDS && messaging__take_frames(handle, now); rounds++) {}
@@ -5932,8 +5939,8 @@ static inline void messaging__arena_renew(messaging__inbox *inbox, messaging__ar
   if (renewed) arena->has_term = false;
 }
 
-/* Takes a batch from the queue, or the one that was taken before, and decodes it. *again: it held nothing for the application, and there may be more. */
-static inline messaging_status messaging__take_batch(messaging__handle *handle, const messaging__codec *codec, messaging__batch_view *view, bool *again) {
+/* Takes a batch from the queue, or the one that was taken before, and decodes it. *left: how many of the frames that were there the first time are still. */
+static inline messaging_status messaging__take_batch(messaging__handle *handle, const messaging__codec *codec, messaging__batch_view *view, size_t *left) {
   messaging__inbox *inbox = &handle->inbox;
   messaging__arena *arena = inbox->retry;
   bool retried = arena != NULL;
@@ -5943,9 +5950,11 @@ static inline messaging_status messaging__take_batch(messaging__handle *handle, 
     arena = messaging__arena_get(handle);
     if (!arena) return MESSAGING_ENOMEM;
     pthread_mutex_lock(&inbox->lock);
+    if (*left == SIZE_MAX) *left = messaging__inbox_frames(inbox);
     bool collected = messaging__collect(handle, arena);
     messaging__inbox_settle(inbox);
     pthread_mutex_unlock(&inbox->lock);
+    *left -= arena->items.count < *left ? arena->items.count : *left;
     if (!collected) {
       messaging__arena_free(arena);
       return MESSAGING_ENOMEM;
@@ -5969,10 +5978,9 @@ static inline messaging_status messaging__take_batch(messaging__handle *handle, 
     messaging__count_received(handle, arena);
     return MESSAGING_OK;
   }
-  *again = !empty || retried;
   messaging__arena_clear(arena);
   messaging__arena_free(MESSAGING__SWAP(&handle->spare, arena));
-  return !*again && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
+  return empty && !retried && MESSAGING__LOAD(&inbox->ended) ? inbox->cause : MESSAGING_OK;
 }
 
 static inline messaging_status messaging__recv(messaging__handle *handle, const messaging__codec *codec, void *out) {
@@ -5981,13 +5989,11 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
   if (out) memset(out, 0, sizeof view);
   if (status != MESSAGING_OK || !out) return status != MESSAGING_OK ? status : MESSAGING_EINVAL;
   if (!MESSAGING__LOAD(&handle->started)) return MESSAGING_ENOTRUNNING;
-  for (bool again = true; again && MESSAGING__LOAD(&handle->inbox.readable);) {
-    again = false;
-    status = messaging__take_batch(handle, codec, &view, &again);
-    if (status != MESSAGING_OK) return status;
-  }
+  size_t left = SIZE_MAX; /* what does not decode is passed over, but not for ever: it may come as fast as that */
+  while (status == MESSAGING_OK && view.count == 0 && left > 0 && MESSAGING__LOAD(&handle->inbox.readable))
+    status = messaging__take_batch(handle, codec, &view, &left);
   if (view.count > 0) memcpy(out, &view, sizeof view);
-  return MESSAGING_OK;
+  return status;
 }
 
 /* ---- Calls: waiting ---- */

@@ -638,9 +638,12 @@ static void test_descriptor_limit(void **state) {
     fine = fine && bus_run_im(im, list, MANY, remember_error, &error) == MESSAGING_ESYS && error == MESSAGING_ESYS;
     fine = fine && bus_run_im(im, list, MANY, try_to_exit, &im) == MESSAGING_ESYS && im != NULL;
     fine = fine && bus_run_im(im, list, 1, NULL, NULL) == MESSAGING_OK;
-    while (fine && dup(0) >= 0) {} /* until there is none left: who is listed already needs none, another one three and some to spare */
+    int first = dup(0), last = first;
+    for (int next = first; fine && next >= 0; next = dup(0)) last = next; /* until there is none left: who is listed needs none, another one three and some */
     fine = fine && bus_update_child_processes_list(im, list, 1) == MESSAGING_OK && bus_update_child_processes_list(im, list, 2) == MESSAGING_ESYS;
     fine = fine && bus_add_child_process(im, list[1]) == MESSAGING_ESYS && bus_update_child_processes_list(im, NULL, 0) == MESSAGING_OK;
+    while (last >= first) close(last--);
+    fine = fine && bus_exit(&im) == MESSAGING_OK;
     _exit(fine ? 0 : 1);
   }
   int status;

@@ -167,11 +167,11 @@ static void check_orphan(puppet *p) {
 }
 
 /* What a killed supervisor leaves: its folder with two sockets. */
-static void remove_folder(world *w) {
-  assert_int_equal(unlink(w->addresses.pub + strlen("ipc://")), 0);
-  assert_int_equal(unlink(w->addresses.pull + strlen("ipc://")), 0);
-  *strrchr(w->addresses.pub, '/') = 0;
-  assert_int_equal(rmdir(w->addresses.pub + strlen("ipc://")), 0);
+static void remove_folder(messaging_addresses *at) {
+  assert_int_equal(unlink(at->pub + strlen("ipc://")), 0);
+  assert_int_equal(unlink(at->pull + strlen("ipc://")), 0);
+  *strrchr(at->pub, '/') = 0;
+  assert_int_equal(rmdir(at->pub + strlen("ipc://")), 0);
 }
 
 /* Supervisor and workers are siblings. */
@@ -196,7 +196,7 @@ static void test_supervisor_is_killed(void **state) {
   check_orphan(second);
   assert_status(MESSAGING_ELOST, order(first, COMMAND(DO_EXIT)).status);
   assert_status(MESSAGING_ELOST, order(second, COMMAND(DO_EXIT)).status);
-  remove_folder(w);
+  remove_folder(&w->addresses);
 }
 
 /* The usual case: it forks its workers while itself and the first of them are connected already, so they inherit its descriptors. */
@@ -250,7 +250,7 @@ static void test_supervisor_that_forked_its_workers_is_killed(void **state) {
   for (size_t i = 0; i < WORKERS; i++) check_orphan(&w->workers[i]);
   for (size_t i = 0; i < WORKERS; i++) assert_status(MESSAGING_ELOST, order(&w->workers[i], COMMAND(DO_EXIT)).status);
   for (size_t i = 0; i <= WORKERS; i++) (void)close(w->workers[i].puppet_fd);
-  remove_folder(w);
+  remove_folder(&w->addresses);
 }
 
 /* The goodbye of a supervisor is termination to its workers; what they had left unsaid it has no use for. */
@@ -299,7 +299,7 @@ static void test_silent_worker_without_a_pid(void **state) {
 
 typedef struct {
   messaging_addresses addresses;
-  atomic_int supervisor; /* its pid as the test sees it */
+  atomic_int pid; /* of the last that was made, as the test sees it */
   atomic_bool bound, joined, terminated, refused;
 } shared;
 
@@ -320,7 +320,7 @@ static pid_t in_a_namespace(shared *m, void act(shared *m)) {
     act(m);
     _exit(0);
   }
-  if (!m->bound) m->supervisor = first;
+  m->pid = first;
   (void)waitpid(first, NULL, 0);
   _exit(0);
 }
@@ -329,7 +329,7 @@ static void supervise(shared *m) {
   static const messaging_child child = {-1, 7};
   bus_ctx *im;
   if (bus_init_im(&im, &m->addresses, NULL) != MESSAGING_OK || bus_run_im(im, &child, 1, NULL, NULL) != MESSAGING_OK) _exit(1);
-  while (!m->supervisor) pause_ms(1);
+  while (!m->pid) pause_ms(1);
   m->bound = true;
   while (true) pause();
 }
@@ -352,24 +352,18 @@ static void test_same_pid_in_another_namespace(void **state) {
   (void)state;
   shared *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   assert_ptr_not_equal(m, MAP_FAILED);
-  pid_t supervisor = in_a_namespace(m, supervise), worker = 0;
+  pid_t supervisor = in_a_namespace(m, supervise);
   WAIT_FOR(m->bound || m->refused);
-  if (!m->refused) {
-    worker = in_a_namespace(m, work);
+  bool refused = m->refused;
+  if (!refused) {
+    pid_t pid = m->pid, worker = in_a_namespace(m, work);
     WAIT_FOR(m->joined);
-    assert_int_equal(kill(m->supervisor, SIGKILL), 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
     WAIT_FOR(m->terminated);
     assert_int_equal(waitpid(worker, NULL, 0), worker);
+    remove_folder(&m->addresses);
   }
   assert_int_equal(waitpid(supervisor, NULL, 0), supervisor);
-  bool refused = m->refused;
-  char *path = m->addresses.pub + strlen("ipc://"), *end = strrchr(path, '/');
-  if (end) {
-    (void)unlink(path);
-    (void)unlink(m->addresses.pull + strlen("ipc://"));
-    *end = 0;
-    (void)rmdir(path);
-  }
   (void)munmap(m, sizeof *m);
   if (refused) skip(); /* only root may */
 }

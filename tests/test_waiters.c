@@ -31,26 +31,11 @@ static int wait_for_progress_until(pthread_cond_t *cond, pthread_mutex_t *lock, 
 
 enum { FLUSHERS = 3, FLUSH_MS = 300, WAITS_MAX = 200 };
 
-static void *flush_in_vain(void *ctx) {
-  bool over = bus_flush(ctx, FLUSH_MS) == MESSAGING_ETIMEDOUT;
-  return over ? ctx : NULL;
-}
-
+static void *flush_in_vain(void *ctx) { return bus_flush(ctx, FLUSH_MS) == MESSAGING_ETIMEDOUT ? ctx : NULL; }
 static void *flush_for_ever(void *ctx) { return bus_flush(ctx, -1) == MESSAGING_OK ? ctx : NULL; }
 
-/* A worker in this process that has sent what nobody accepts, since it is not listed. */
-static bus_ctx *unlisted(world *w) {
-  messaging_options options = {.id = -1};
-  bus_ctx *worker;
-  start(w, 0, NULL, NULL);
-  assert_ok(bus_init_worker(&worker, 7, w->addresses.pub, w->addresses.pull, &options));
-  assert_ok(bus_run_worker(worker, NULL, NULL));
-  assert_ok(send_fact(worker, 1, PLAIN, 10));
-  atomic_store(&waits, 0);
-  return worker;
-}
-
 static void begin(pthread_t threads[FLUSHERS], void *flush(void *), bus_ctx *worker) {
+  atomic_store(&waits, 0);
   for (int i = 0; i < FLUSHERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, flush, worker), 0);
 }
 
@@ -62,24 +47,19 @@ static void end(const pthread_t threads[FLUSHERS]) {
   }
 }
 
-/* What one of them does to find out is nothing new for the others: they would look in turn for ever, thousands of times. */
-static void test_flushers_let_each_other_sleep(void **state) {
+/* What one of them does to find out is nothing new for the others: they would look in turn for ever, thousands of times. But all are told when it is so. */
+static void test_flushers(void **state) {
   world *w = *state;
+  messaging_options options = {.id = -1};
   pthread_t threads[FLUSHERS];
-  bus_ctx *worker = unlisted(w);
+  bus_ctx *worker;
+  start(w, 0, NULL, NULL);
+  assert_ok(bus_init_worker(&worker, 7, w->addresses.pub, w->addresses.pull, &options));
+  assert_ok(bus_run_worker(worker, NULL, NULL));
+  assert_ok(send_fact(worker, 1, PLAIN, 10)); /* nobody accepts it, since this worker is not listed */
   begin(threads, flush_in_vain, worker);
   end(threads);
   assert_in_range(atomic_load(&waits), FLUSHERS, WAITS_MAX);
-  assert_ok(bus_add_child_process(w->im, (messaging_child){-1, 7}));
-  assert_ok(bus_exit(&worker));
-  finish(w);
-}
-
-/* All of them are told when it is so. */
-static void test_flushers_all_hear_of_it(void **state) {
-  world *w = *state;
-  pthread_t threads[FLUSHERS];
-  bus_ctx *worker = unlisted(w);
   begin(threads, flush_for_ever, worker);
   WAIT_FOR(atomic_load(&waits) >= FLUSHERS);
   assert_ok(bus_add_child_process(w->im, (messaging_child){-1, 7}));
@@ -126,8 +106,7 @@ static void test_word_left_with_a_waiter_is_seen_to(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      WITH_THREADS(test_flushers_let_each_other_sleep),
-      WITH_THREADS(test_flushers_all_hear_of_it),
+      WITH_THREADS(test_flushers),
       WITH_PROCESSES(test_word_left_with_a_waiter_is_seen_to),
   };
   return RUN_TESTS(test_waiters, tests);
