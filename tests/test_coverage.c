@@ -641,6 +641,8 @@ static void test_descriptor_limit(void **state) {
     int first = dup(0), last = first;
     for (int next = first; fine && next >= 0; next = dup(0)) last = next; /* until there is none left: who is listed needs none, another one three and some */
     fine = fine && bus_update_child_processes_list(im, list, 1) == MESSAGING_OK && bus_update_child_processes_list(im, list, 2) == MESSAGING_ESYS;
+    messaging_child other = {list[0].pid, KIND + 1}; /* which would be another worker */
+    fine = fine && bus_update_child_processes_list(im, &other, 1) == MESSAGING_ESYS;
     fine = fine && bus_add_child_process(im, list[1]) == MESSAGING_ESYS && bus_update_child_processes_list(im, NULL, 0) == MESSAGING_OK;
     while (last >= first) close(last--);
     fine = fine && bus_exit(&im) == MESSAGING_OK;
