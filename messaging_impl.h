@@ -24,7 +24,8 @@
  *     lets go of core looks there (kick, unlock); where that may be to wait for progress, the background thread is woken instead. So no send
  *     waits for a step, and no message is left behind.
  *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
- * An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
+ * Where libzmq's thread and another want the same processor, libzmq's goes first (shorten_slice).
+ *   An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
  *
  * Who owns what
@@ -83,6 +84,9 @@
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
  *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
+ * - Whoever sends is about to sleep, and libzmq's thread, woken on the same processor, waited until it did, or was moved to another one, which takes
+ *   longer still. With a slice a little shorter than others' it goes first: a round trip of 0.82 times libzmq's in place of 1.08. Slices are Linux's means
+ *   for this (6.12), and need no privilege; they change who is first, not who gets how much. The thread inherits it: no other than libzmq's has it.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
  *
@@ -135,6 +139,7 @@ extern "C" { /* glibc 2.36 forgot */
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <time.h>
@@ -193,6 +198,7 @@ extern "C" { /* glibc 2.36 forgot */
 /* Not declared by strict builds (-std=c11 -D_POSIX_C_SOURCE=200809L), though the C library has them. */
 #ifndef __cplusplus
 int madvise(void *address, size_t length, int advice);
+long syscall(long number, ...);
 #endif
 #ifdef MAP_ANONYMOUS
 #define MESSAGING__MAP_ANONYMOUS MAP_ANONYMOUS
@@ -203,6 +209,16 @@ int madvise(void *address, size_t length, int advice);
 #define MESSAGING__MADV_HUGEPAGE 14
 #define MESSAGING__MADV_NOHUGEPAGE 15
 #define MESSAGING__MADV_POPULATE_WRITE 23 /* from Linux 5.14 on */
+
+/* The kernel's struct sched_attr, which glibc does not declare before 2.41. */
+typedef struct {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime_ns; /* of SCHED_OTHER, since Linux 6.12: the slice */
+  uint64_t deadline_ns, period_ns;
+} messaging__sched_attr;
 
 /* The kernel's struct ucred. */
 typedef struct {
@@ -247,6 +263,7 @@ enum {
   MESSAGING__STRUCK_MAX = 64,               /* and of those that are not on the list any more, all together */
   MESSAGING__NESTING_MAX = 32,              /* of payloads: what msgpack-c takes */
   MESSAGING__FRAMES_HWM = 1000,             /* libzmq's high-water marks */
+  MESSAGING__CPUS_MAX = 8192,               /* as many processors as Linux can be built for */
   MESSAGING__PATIENCE_HEARTBEATS = 5,       /* heartbeats without an answer until a tcp connection counts as dead */
   MESSAGING__LAST_ROUNDS = 64,              /* steps in which frames are taken before a death is handled */
   MESSAGING__STEP_FRAMES = 64,              /* taken from the socket in one step */
@@ -5062,8 +5079,44 @@ static inline void messaging__keep_heap(void) {
   free(area);
 }
 
+/* Whether this thread may run on more than one processor. */
+static inline bool messaging__has_processors(void) {
+  unsigned long set[MESSAGING__CPUS_MAX / (8 * sizeof(unsigned long))] = {0};
+  if (syscall(SYS_sched_getaffinity, 0, sizeof set, set) < 0) return false;
+  int count = 0;
+  for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) count += __builtin_popcountl(set[i]);
+  return count > 1;
+}
+
+/* Gives this thread a somewhat shorter slice than others have. It gets no more of a processor by that, but when it wakes on one where a longer slice
+ * runs, it goes first (sched_setattr(2), Linux 6.12). All else stays as it is; so does the slice, where the kernel has none or does not let us. */
+static inline void messaging__shorten_slice(void) {
+  messaging__sched_attr attr;
+  memset(&attr, 0, sizeof attr);
+  if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) != 0 || attr.policy != SCHED_OTHER || attr.runtime_ns == 0) return;
+  attr.runtime_ns -= attr.runtime_ns / 8;
+  (void)syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+/* Makes the sockets, on a thread of its own: with the first of them libzmq starts its threads, which have the slice of the one that starts them. On a
+ * single processor, to go first only costs a switch between threads. */
+static inline void *messaging__make_sockets(void *argument) {
+  messaging__handle *handle = (messaging__handle *)argument;
+  if (messaging__has_processors()) messaging__shorten_slice();
+  handle->in = zmq_socket(handle->context, handle->is_im ? ZMQ_PULL : ZMQ_SUB);
+  handle->out = handle->in ? zmq_socket(handle->context, handle->is_im ? ZMQ_XPUB : ZMQ_PUSH) : NULL; /* after a failure libzmq would begin anew, and abort */
+  return NULL;
+}
+
+static inline bool messaging__start_libzmq(messaging__handle *handle) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, messaging__make_sockets, handle) != 0) return false;
+  pthread_join(thread, NULL);
+  return handle->in && handle->out;
+}
+
 /* Sockets, descriptors and the epoll set. */
-static inline messaging_status messaging__open(messaging__handle *handle, int in_type, int out_type) {
+static inline messaging_status messaging__open(messaging__handle *handle) {
   if (messaging_version_problem()) return MESSAGING_ESYS;
   if (!messaging__descriptors_fit(29)) return MESSAGING_ESYS;
   messaging__keep_heap();
@@ -5075,9 +5128,7 @@ static inline messaging_status messaging__open(messaging__handle *handle, int in
   handle->context = zmq_ctx_new();
   if (handle->epoll_fd < 0 || handle->wait_fd < 0 || handle->wake_fd < 0 || handle->inbox.event_fd < 0 || handle->timer_fd < 0 || !handle->context) return MESSAGING_ESYS;
   zmq_ctx_set(handle->context, ZMQ_MAX_SOCKETS, 16);
-  handle->in = zmq_socket(handle->context, in_type);
-  handle->out = handle->in ? zmq_socket(handle->context, out_type) : NULL; /* after a failure libzmq would begin anew, and abort */
-  if (!handle->in || !handle->out) return MESSAGING_ESYS;
+  if (!messaging__start_libzmq(handle)) return MESSAGING_ESYS;
   int linger = 0, hwm = MESSAGING__FRAMES_HWM, handshake = MESSAGING__HANDSHAKE_MS, yes = 1, reconnect = 50, reconnect_max = 1000;
   /* A repair holds a whole frame, and may be as large as that one. */
   int64_t frame_max = (int64_t)handle->options.message_bytes_max + MESSAGING__FRAME_SLACK + (handle->is_im ? 0 : MESSAGING__CONTROL_SIZE);
@@ -5481,7 +5532,7 @@ static inline messaging_status messaging__make_im(void *out, messaging_addresses
   if (!handle) return MESSAGING_ENOMEM;
   messaging__port port = messaging__shell_port(handle);
   messaging__im_init(&handle->im, &port, &handle->outbox, &handle->inbox, &self, session, &options);
-  status = messaging__open(handle, ZMQ_PULL, ZMQ_XPUB);
+  status = messaging__open(handle);
   if (status == MESSAGING_OK && tcp) status = messaging__secure_im(handle);
   if (status == MESSAGING_OK) status = tcp ? messaging__bind_tcp(handle, bind, &bound) : messaging__bind_ipc(handle, messaging__ipc_path(bind), &bound);
   if (status != MESSAGING_OK) {
@@ -5537,7 +5588,7 @@ static inline messaging_status messaging__make_worker(void *out, messaging_kind 
   if (!handle) return MESSAGING_ENOMEM;
   messaging__port port = messaging__shell_port(handle);
   messaging__worker_init(&handle->worker, &port, &handle->outbox, &handle->inbox, &self, &options, messaging__now_ms());
-  status = messaging__open(handle, ZMQ_SUB, ZMQ_PUSH);
+  status = messaging__open(handle);
   if (status == MESSAGING_OK && strncmp(pub, "tcp://", 6) == 0) status = messaging__secure_worker(handle);
   if (status == MESSAGING_OK) status = messaging__connect(handle, pub, pull);
   if (status != MESSAGING_OK) {

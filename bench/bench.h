@@ -55,7 +55,7 @@ typedef struct {
 } peer;
 
 extern const peer peer_messaging, peer_messaging_tcp, peer_messaging_curve;
-extern const peer peer_libzmq, peer_libzmq_batch, peer_libzmq_typed, peer_libzmq_echo, peer_unix, peer_pipe, peer_ring;
+extern const peer peer_libzmq, peer_libzmq_batch, peer_libzmq_typed, peer_libzmq_echo, peer_libzmq_slice, peer_unix, peer_pipe, peer_ring;
 extern const peer peer_czmq, peer_nng, peer_nanomsg;
 
 /* Whether it is one of the two that goals compare. */

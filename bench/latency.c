@@ -246,7 +246,7 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
   config *c = checked_calloc(1, sizeof *c);
   for (size_t i = 0; i < u->peer_count; i++) {
     const peer *p = u->peers[i];
-    if (all || peer_in_goals(p) || p == &peer_libzmq_echo) c->system[c->systems++] = p;
+    if (all || peer_in_goals(p) || p == &peer_libzmq_echo || p == &peer_libzmq_slice) c->system[c->systems++] = p;
   }
   for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++) run_turn(c, turn, m, csv);
   size_t base = position(c, baseline);

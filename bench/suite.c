@@ -34,7 +34,8 @@ static const benchmark benchmarks[] = {
 
 size_t peers_all(const peer **out, size_t max) {
   const peer *all[] = {
-      &peer_messaging, &peer_libzmq, &peer_messaging_tcp, &peer_messaging_curve, &peer_libzmq_echo, &peer_libzmq_typed, &peer_libzmq_batch,
+      &peer_messaging, &peer_libzmq, &peer_messaging_tcp, &peer_messaging_curve, &peer_libzmq_echo, &peer_libzmq_slice, &peer_libzmq_typed,
+      &peer_libzmq_batch,
 #ifdef HAVE_CZMQ
       &peer_czmq,
 #endif

@@ -1,10 +1,14 @@
 /* The same hops on libzmq itself: workers PUSH, the supervisor hands on from PULL to XPUB, workers SUB. Three ways: one frame a
- * message; the same with msgpack at both ends; messages gathered into frames by hand. */
+ * message; the same with msgpack at both ends; messages gathered into frames by hand; and the first with everybody hearing itself, and with threads that go
+ * first. */
 #define _GNU_SOURCE
 #include "../note.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "../bench.h"
@@ -35,6 +39,30 @@ static void *open_socket(void *context, int type) {
   return socket;
 }
 
+/* Linux's struct sched_attr, not declared by glibc 2.36; slice_ns is its sched_runtime. */
+typedef struct {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t slice_ns, deadline_ns, period_ns;
+} attributes;
+
+static void set_slice(attributes a, uint64_t slice_ns) {
+  a.slice_ns = slice_ns;
+  if (syscall(SYS_sched_setattr, 0, &a, 0) != 0) fail("libzmq-slice: sched_setattr failed");
+}
+
+/* With its first socket a context starts its threads, and they have the slice of the one that starts them. */
+static void *open_first_socket(const scene *s, void *context, int type) {
+  attributes a = {0};
+  bool slice = s->system == &peer_libzmq_slice && syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) == 0 && a.slice_ns > 0;
+  if (slice) set_slice(a, a.slice_ns - a.slice_ns / 8); /* as the library does */
+  void *socket = open_socket(context, type);
+  if (slice) set_slice(a, a.slice_ns);
+  return socket;
+}
+
 static void address(char *out, size_t size, const scene *s, const char *name) { scene_path(s, out, size, "ipc://", name, 0); }
 
 /* ==== The relay ======================================================================================================= */
@@ -55,7 +83,7 @@ static void await_subscriptions(scene *s, void *xpub) {
 static void relay(scene *s) {
   char pull[256], pub[256];
   int verbose = 1;
-  void *context = zmq_ctx_new(), *in = open_socket(context, ZMQ_PULL), *out = open_socket(context, ZMQ_XPUB);
+  void *context = zmq_ctx_new(), *in = open_first_socket(s, context, ZMQ_PULL), *out = open_socket(context, ZMQ_XPUB);
   zmq_msg_t frame;
   address(pull, sizeof pull, s, "pull");
   address(pub, sizeof pub, s, "pub");
@@ -97,7 +125,7 @@ static void *join(scene *s, uint32_t worker) {
   char pull[256], pub[256];
   end_zmq *e = checked_calloc(1, sizeof *e);
   e->context = zmq_ctx_new();
-  e->in = open_socket(e->context, ZMQ_SUB);
+  e->in = open_first_socket(s, e->context, ZMQ_SUB);
   e->out = open_socket(e->context, ZMQ_PUSH);
   e->typed = s->system == &peer_libzmq_typed;
   e->gathers = s->system == &peer_libzmq_batch;
@@ -227,6 +255,12 @@ const peer peer_libzmq = {
 const peer peer_libzmq_echo = {
     .name = "libzmq-echo",
     .setup = "libzmq, and everybody subscribes to everything, so who sends hears itself",
+    COMMON,
+};
+
+const peer peer_libzmq_slice = {
+    .name = "libzmq-slice",
+    .setup = "libzmq, and its threads have the slice that the library gives them (Linux 6.12 and later), on one core, too",
     COMMON,
 };
 
