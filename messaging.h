@@ -328,7 +328,8 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *   Asks every other process of the generation to terminate, the supervisor included. Passes every queue; may be repeated.
  *
  * bus_send_term_message_to(bus_ctx *im, pid_t)
- *   Supervisor: asks one listed worker to terminate. EKIND: not listed.
+ *   Supervisor: asks one listed worker to terminate, also before it joins. Who has heard of it, has left and comes back under its id is
+ *   not asked again. EKIND: not listed.
  *
  * bus_recv(bus_ctx *, bus_batch *)
  *   Takes messages that have arrived: as many as make a good batch, in order; call again until count is 0. Never blocks. The batch

@@ -3622,9 +3622,10 @@ static inline void messaging__im_has(messaging__im *im, messaging__peer *peer, u
   if (peer->remind_at != MESSAGING__NEVER) peer->remind_at = now + peer->remind_ms;
 }
 
-/* There was no room for a peer's next batch: its window closes until there is. */
+/* There was no room for a peer's next batch: its window closes until there is. The dead will not send it again, so nothing need make room for it. */
 static inline void messaging__im_block(messaging__im *im, messaging__peer *peer, uint8_t type, size_t size) {
   im->stats.refused++;
+  if (peer->state == MESSAGING__GONE) return;
   peer->blocked = peer->status_due = true;
   peer->blocked_type = type;
   peer->blocked_size = size;
@@ -3715,6 +3716,7 @@ static inline bool messaging__im_asked(messaging__im *im, messaging__peer *peer,
 static inline void messaging__im_left(messaging__im *im, messaging__peer *peer) {
   if (peer->state == MESSAGING__ACTIVE) {
     im->live--;
+    if (peer->term_seen) peer->term_asked = false; /* who comes back under its id is not asked again */
     messaging__peer_reset(im, peer);
     peer->state = MESSAGING__LEFT;
   }

@@ -1027,6 +1027,7 @@ static void ask_termination(node *n) {
 static void quit(node *n) {
   unsigned slot = n->slot, process = n->process;
   app_receive(n, 100000);
+  if (n->term_told) w.term_asked[slot] = false; /* so who follows under its id need not hear of it */
   if (n->claimant) {
     close_worker(n);
     return;

@@ -785,6 +785,7 @@ static void check_folder(const char *bind, const char *parent) {
   assert_string_not_equal(at.pub, at.pull);
   pid_t child = fork(); /* a child that leaves does not remove it */
   if (child == 0) {
+    inherits_memory();
     ignore(bus_exit(&im));
     _exit(0);
   }

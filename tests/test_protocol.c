@@ -1355,6 +1355,9 @@ static void test_worker_leaves(void **state) {
   net *l = joined(2);
   tell(&l->ends[1], 1);
   settle(l);
+  assert_int_equal(messaging__im_term_to(&l->im, 101, l->now), MESSAGING_OK);
+  pass(l, 1000);
+  assert_true(l->ends[1].inbox.terminated);
   l->lose_up[MESSAGING__REPORT] = 1;
   l->lose_down[MESSAGING__STATUS] = 1;
   messaging__worker_leave(&l->ends[1].core, l->now);
@@ -1369,6 +1372,8 @@ static void test_worker_leaves(void **state) {
   settle(l);
   assert_int_equal(again->core.state, MESSAGING__JOINED);
   CHECK_TAKE(again, 1); /* the whole history, its forebear's too */
+  pass(l, 3000);
+  assert_false(again->inbox.terminated); /* that was asked of its forebear */
   assert_int_equal(count_reports(&l->ends[0], MESSAGING_ELOST), 0);
   free_net(l);
 }
@@ -1707,12 +1712,13 @@ static void speak(net *l, const messaging__peer *peer, uint64_t position) {
   messaging__im_receive(&l->im, (messaging__slice){NULL, writer.bytes, writer.size}, l->now);
 }
 
-static void send_one(net *l, const messaging__peer *peer) {
-  uint8_t frame[MESSAGING__AT_PAYLOAD + 1];
-  messaging__batch batch = {MESSAGING__RELAY, peer->who.id, peer->who.kind, peer->who.nonce, 1, 1, 1, 0, 1, {0, 0, 0}};
+static void send_one(net *l, const messaging__peer *peer, uint32_t size) {
+  uint8_t frame[MESSAGING__AT_PAYLOAD + 1000] = {0};
+  messaging__batch batch = {MESSAGING__RELAY, peer->who.id, peer->who.kind, peer->who.nonce, 1, 1, 1, 0, size, {0, 0, 0}};
+  assert_true(size <= 1000);
   messaging__batch_write(frame, &l->im.era, &batch);
   frame[MESSAGING__AT_PAYLOAD] = 1;
-  messaging__im_receive(&l->im, (messaging__slice){NULL, frame, sizeof frame}, l->now);
+  messaging__im_receive(&l->im, (messaging__slice){NULL, frame, MESSAGING__AT_PAYLOAD + size}, l->now);
 }
 
 static size_t count_blocked(const net *l) {
@@ -1737,7 +1743,7 @@ static void test_many_blocked(void **state) {
   assert_int_equal(l->im.joined, MANY);
   for (uint32_t i = 1; i <= 12; i++) assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK), messaging__im_pump(&l->im, l->now);
   assert_false(messaging__outbox_empty(&l->ends[0].outbox));
-  for (size_t i = 0; i < SENDERS; i++) send_one(l, messaging__im_peer(&l->im, i));
+  for (size_t i = 0; i < SENDERS; i++) send_one(l, messaging__im_peer(&l->im, i), 1);
   size_t blocked = count_blocked(l); /* a few found room for their little */
   assert_in_range(blocked, SENDERS - 20, SENDERS);
   pass(l, 100);
@@ -1752,6 +1758,23 @@ static void test_many_blocked(void **state) {
   for (int i = 0; i < 20; i++) take(&l->ends[0]), pass(l, 10);
   assert_int_equal(count_blocked(l), 0);
   assert_true(messaging__outbox_empty(&l->ends[0].outbox));
+  free_net(l);
+}
+
+/* What a dead worker had sent is taken if there is room. If not, nobody need make room for it any more, since it will not be sent again. */
+static void test_dead_are_not_blocked(void **state) {
+  (void)state;
+  net *l = small_history(false);
+  messaging__peer *peer = messaging__im_peer(&l->im, 1);
+  for (uint32_t i = 1; i <= 20; i++) assert_int_equal(put(&l->ends[0], MESSAGING__RELAY, i, 900), MESSAGING_OK), settle(l);
+  assert_false(messaging__outbox_empty(&l->ends[0].outbox)); /* the history is full */
+  messaging__im_dead(&l->im, peer);
+  uint64_t refused = l->im.stats.refused, next = messaging__im_next(&l->im);
+  send_one(l, peer, 1000);
+  assert_int_equal(l->im.stats.refused, refused + 1);
+  assert_int_equal(messaging__im_next(&l->im), next);
+  assert_int_equal(count_blocked(l), 0);
+  assert_int_equal(l->im.blocked.count, 0);
   free_net(l);
 }
 
@@ -2159,6 +2182,7 @@ int main(void) {
       cmocka_unit_test(test_left_out_and_listed_again),
       cmocka_unit_test(test_both_leave),
       cmocka_unit_test(test_many_blocked),
+      cmocka_unit_test(test_dead_are_not_blocked),
       cmocka_unit_test(test_wrong_kind),
       cmocka_unit_test(test_other_version),
       cmocka_unit_test(test_other_message_limit),

@@ -300,7 +300,7 @@ inline im_batch(id, f) {
 #ifdef NO_OWNED_BEFORE_ACKNOWLEDGED
       P.expected = P.expected + 1;
 #endif
-      P.blocked = 1;
+      P.blocked = (P.state == GONE -> 0 : 1);
       status_due = 1
     fi
   fi
@@ -351,7 +351,12 @@ inline im_repair(id, ranges) {
 
 inline im_left(id) {
   if
-  :: P.state == ACTIVE -> peer_reset(id); P.state = LEFT
+  :: P.state == ACTIVE ->
+    if
+    :: P.term_seen -> P.term_asked = 0
+    :: else
+    fi;
+    peer_reset(id); P.state = LEFT
   :: else
   fi;
 #ifndef NO_BYE_ANSWERED
