@@ -15,7 +15,7 @@
  * What is checked (the names are those of fail()):
  *   order        delivered is a prefix of the log, in order, and all logs agree: each number is one message, everywhere
  *   sender       of each sender, the supervisor takes each message once, contiguously, relay and output messages in one order
- *   lost         nothing accepted is lost: what is acknowledged has been taken; what is taken arrives; EHISTORY names each gap exactly
+ *   lost         nothing accepted is lost: what is acknowledged, or flushed, has been taken; what is taken arrives; EHISTORY names each gap exactly
  *   trim         history that a live worker needs is not trimmed, unless it is fenced and the handler told
  *   generation   nothing crosses generations
  *   memory       every queue within its limit, all memory within a multiple of the limits, none left at the end
@@ -28,9 +28,12 @@
  */
 #include <malloc.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 static size_t memory_now, memory_peak;
+
+static bool starves(void); /* whether there is no memory for the core, this time */
 
 static void *counted(void *pointer) {
   if (pointer) memory_now += malloc_usable_size(pointer);
@@ -43,12 +46,15 @@ static void counted_free(void *pointer) {
   free(pointer);
 }
 
+static void *counted_malloc(size_t size) { return starves() ? NULL : counted(malloc(size)); }
+
 static void *counted_realloc(void *pointer, size_t size) {
+  if (starves()) return NULL;
   if (pointer) memory_now -= malloc_usable_size(pointer);
   return counted(realloc(pointer, size));
 }
 
-#define MESSAGING_MALLOC(size) counted(malloc(size))
+#define MESSAGING_MALLOC(size) counted_malloc(size)
 #define MESSAGING_REALLOC(pointer, size) counted_realloc(pointer, size)
 #define MESSAGING_FREE(pointer) counted_free(pointer)
 
@@ -78,7 +84,8 @@ enum {
 #define FAULTS(X)                                                                                                          \
   X(LOSS) X(DUPLICATE) X(REORDER) X(DELAY) X(TRUNCATE) X(CUT) X(PAUSE_SUPERVISOR) X(PAUSE_WORKER) X(CRASH) X(RESTART)      \
   X(LATE) X(ADD) X(UPDATE) X(RENEW) X(PURGE) X(TERM) X(TERM_TO) X(LEAVE) X(TINY_QUEUES) X(TINY_HISTORY) X(FENCE)           \
-  X(SLOW_APPS) X(CLOCK) X(STALL) X(UNWATCHED) X(LARGE) X(CLAIM) X(OUTPUTS) X(OWN) X(HURRY) X(GOODBYE) X(BITS) X(FAR)
+  X(SLOW_APPS) X(CLOCK) X(STALL) X(UNWATCHED) X(LARGE) X(CLAIM) X(OUTPUTS) X(OWN) X(HURRY) X(GOODBYE) X(BITS) X(FAR)      \
+  X(NO_MEMORY) X(CROWD)
 
 #define FAULT_BIT(name) BIT_##name,
 #define FAULT_NAME(name) #name,
@@ -95,7 +102,8 @@ static const char *const fault_names[] = {FAULTS(FAULT_NAME)};
   X(terminate_supervisor) X(terminate_one) X(terminate_two) X(left) X(left_unheard) X(reincarnated) X(died) X(died_listed) \
   X(relisted) X(silent) X(silent_back) X(supervisor_silent) X(supervisor_back) X(struck) X(update_survivors) X(generation_new)                \
   X(generation_kept_items) X(purged) X(parked) X(refused_kind) X(refused_taken) X(refused_unlisted) X(stale) X(malformed)  \
-  X(clock_jump) X(large_frame) X(whole_chunk) X(supervisor_left) X(own_output_dropped) X(complete) X(paused)
+  X(clock_jump) X(large_frame) X(whole_chunk) X(supervisor_left) X(own_output_dropped) X(complete) X(paused)                \
+  X(no_memory) X(no_seat) X(flushed_worker) X(flushed_supervisor)
 
 #define COVER_ENUM(name) COVER_##name,
 #define COVER_NAME(name) #name,
@@ -194,6 +202,21 @@ static uint32_t between(uint32_t low, uint32_t high) { return low + below(high -
 static bool on(unsigned fault) { return (w.mask >> fault & 1) != 0; }
 static bool happens(unsigned fault) { return on(fault) && below(10000) < w.rate[fault]; }
 
+/* A call into the core, in which memory may run out. */
+static bool in_core;
+#define CORE(call)   \
+  do {               \
+    in_core = true;  \
+    call;            \
+    in_core = false; \
+  } while (0)
+
+static bool starves(void) {
+  if (!in_core || w.healing || !happens(BIT_NO_MEMORY)) return false;
+  COVER(no_memory);
+  return true;
+}
+
 /* ---- failing and telling ---- */
 
 __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...) {
@@ -227,7 +250,10 @@ static size_t model_memory;
 
 static void model_push(messaging__ring *ring, const void *element) {
   size_t before = memory_now;
+  bool core = in_core;
+  in_core = false;
   bool pushed = messaging__ring_push(ring, element);
+  in_core = core;
   model_memory += memory_now - before;
   CHECK(pushed, "out of memory");
 }
@@ -556,6 +582,21 @@ static void check_trim(void) {
   }
 }
 
+/* Flushed is: the supervisor's own is in the history, and who is there has all of that, or was told what is gone. */
+static void check_flushed(void) {
+  const node *own = &w.nodes[0];
+  if (!messaging__im_flushed(&w.im)) return;
+  COVER(flushed_supervisor);
+  CHECK(own->taken == own->notes.count, "lost: the supervisor is flushed, taken are %" PRIu64 " of its %zu", own->taken, own->notes.count);
+  for (unsigned i = 1; i < w.count; i++) {
+    const node *n = &w.nodes[i];
+    const messaging__peer *peer = n->open ? (messaging__peer *)messaging__map_get(&w.im.by_nonce, n->who.nonce) : NULL;
+    if (!peer || n->claimant || peer->state != MESSAGING__ACTIVE || !peer->confirmed || peer->silent) continue;
+    CHECK(n->core.next == messaging__im_next(&w.im) || n->core.next < own->inbox.log.first,
+          "lost: the supervisor is flushed, %u has all below %" PRIu64 " of %" PRIu64, i, n->core.next, messaging__im_next(&w.im));
+  }
+}
+
 /* After every call into the supervisor. */
 static void observe_supervisor(void) {
   const messaging__inbox *inbox = &w.nodes[0].inbox;
@@ -572,6 +613,7 @@ static void observe_supervisor(void) {
   CHECK(log->next == log_count(w.generation) + 1, "order: history ends at %" PRIu64 ", published are %" PRIu64, log->next, log_count(w.generation));
   CHECK(w.im.era.generation == w.generation, "generation: the supervisor is in %u", (unsigned)w.im.era.generation);
   check_trim();
+  check_flushed();
   if (!inbox->terminated) return;
   bool asked = false;
   for (unsigned i = 1; i < w.count; i++) asked = asked || w.generations[w.generation].term_wanted[i];
@@ -612,6 +654,7 @@ static void observe_joined(node *n) {
   if (n->was_joined || n->core.state != MESSAGING__JOINED) return;
   n->was_joined = true;
   n->generation = n->core.era.generation;
+  if (w.lenient && n->generation >= GENERATIONS_MAX) n->generation = 0; /* a welcome with flipped bits */
   if (n->term_wanted) w.generations[n->generation].term_wanted[index_of(n)] = true;
   COVER(joined);
   if (n->core.known > 1) COVER(joined_late);
@@ -684,7 +727,12 @@ static void observe_worker(node *n) {
   if (w.lenient) return;
   uint64_t accepted = acknowledged(n);
   CHECK(accepted <= n->taken, "lost: %u takes %" PRIu64 " messages for accepted, taken are %" PRIu64, index_of(n), accepted, n->taken);
+  if (messaging__worker_flushed(&n->core)) {
+    COVER(flushed_worker);
+    CHECK(n->taken == n->notes.count, "lost: all of %u is said to be accepted, taken are %" PRIu64 " of %zu", index_of(n), n->taken, n->notes.count);
+  }
   if (n->was_joined) {
+    if (on(BIT_CROWD) && core->state == MESSAGING__JOINED && core->slot == 0) COVER(no_seat);
     CHECK(core->next <= log_count(n->generation) + 1, "order: %u has more than there is", index_of(n));
     check_terminated(n);
   }
@@ -787,11 +835,11 @@ static void pump(node *n) {
   if (w.now < n->paused_until) return;
   uint64_t now = clock_of(n), deadline;
   if (index_of(n) == 0) {
-    messaging__im_pump(&w.im, now);
+    CORE(messaging__im_pump(&w.im, now));
     deadline = messaging__im_deadline(&w.im, now);
   } else {
     if (!n->open) return;
-    messaging__worker_pump(&n->core, now);
+    CORE(messaging__worker_pump(&n->core, now));
     deadline = messaging__worker_deadline(&n->core, now);
   }
   observe(n);
@@ -844,6 +892,7 @@ static void close_worker(node *n) {
   COVER_N(probe, n->core.probe);
   COVER_N(inbox_full, n->core.stats.refused);
   COVER_N(duplicate, n->core.stats.duplicates);
+  if (n->leaving == 2 && n->inbox.terminated) w.term_asked[n->slot] = false; /* it left with that: who follows under its id need not hear of it */
   n->leaving = 0;
   n->subscribe_at = n->wake_at = MESSAGING__NEVER;
   messaging__worker_free(&n->core);
@@ -883,7 +932,7 @@ static bool supervisor_takes(void) {
       messaging__slice frame;
       messaging__buffer *buffer;
       if (!link_take(&w.nodes[i].up, &frame, &buffer)) continue;
-      messaging__im_receive(&w.im, frame, clock_of(&w.nodes[0]));
+      CORE(messaging__im_receive(&w.im, frame, clock_of(&w.nodes[0])));
       messaging__buffer_drop(buffer);
       observe_supervisor();
       any = more = true;
@@ -900,7 +949,7 @@ static bool take_subscription(node *n) {
   n->subscribe_at = MESSAGING__NEVER;
   n->subscribed = true;
   messaging__topic_of(bytes + 1, &n->who);
-  messaging__im_subscribed(&w.im, bytes, sizeof bytes);
+  CORE(messaging__im_subscribed(&w.im, bytes, sizeof bytes));
   observe_supervisor();
   return true;
 }
@@ -942,7 +991,7 @@ static void worker_turn(node *n) {
   for (unsigned frames = 0; frames < MESSAGING__STEP_FRAMES && link_take(&n->down, &frame, &buffer); frames++) {
     bool own = frame.size > MESSAGING__AT_PAYLOAD && frame.data[1] == 0xa1 + MESSAGING__LETTERS && messaging__load_be(frame.data + MESSAGING__AT_NONCE, 8) == n->who.nonce;
     if (own) COVER(own_echo);
-    messaging__worker_receive(&n->core, frame, clock_of(n));
+    CORE(messaging__worker_receive(&n->core, frame, clock_of(n)));
     tune(n);
     messaging__buffer_drop(buffer);
     observe_worker(n);
@@ -990,11 +1039,12 @@ static void send_one(node *n, bool output) {
   text t = {(uint64_t)index_of(n) << 32 | n->notes.count, ID_BYTES + below(w.text_max)};
   if (on(BIT_LARGE) && below(8) == 0) t.size = ID_BYTES + below((uint32_t)w.options.message_bytes_max + 64);
   bool urgent = false;
-  messaging_status status = messaging__outbox_put(&n->outbox, output ? MESSAGING__OUTPUT : MESSAGING__RELAY, text_encode, &t, &urgent);
+  messaging_status status;
+  CORE(status = messaging__outbox_put(&n->outbox, output ? MESSAGING__OUTPUT : MESSAGING__RELAY, text_encode, &t, &urgent));
   if (status == MESSAGING_EFULL) COVER(efull);
   if (status == MESSAGING_ETOOBIG) COVER(etoobig);
   CHECK(status == MESSAGING_OK || status == MESSAGING_EFULL || (status == MESSAGING_ETOOBIG && t.size + 5 > w.options.message_bytes_max) ||
-            (status == MESSAGING_ENOTRUNNING && n->outbox.closed),
+            (status == MESSAGING_ENOTRUNNING && n->outbox.closed) || (status == MESSAGING_ENOMEM && on(BIT_NO_MEMORY)),
         "lost: a send is refused: %s", messaging_strerror(status));
   if (status != MESSAGING_OK) return;
   note sent = {0, output ? 0 : IS_RELAY};
@@ -1027,7 +1077,6 @@ static void ask_termination(node *n) {
 static void quit(node *n) {
   unsigned slot = n->slot, process = n->process;
   app_receive(n, 100000);
-  if (n->term_told) w.term_asked[slot] = false; /* so who follows under its id need not hear of it */
   if (n->claimant) {
     close_worker(n);
     return;
@@ -1046,7 +1095,7 @@ static void quit(node *n) {
 static void leave_on(node *n) {
   bool flushed = messaging__worker_flushed(&n->core), late = w.now >= n->leave_by;
   if (n->leaving == 1 && !flushed && !late) {
-    messaging__worker_hurry(&n->core, clock_of(n));
+    CORE(messaging__worker_hurry(&n->core, clock_of(n)));
     pump(n);
     return;
   }
@@ -1113,7 +1162,7 @@ static void worker_app(node *n) {
   if (below(10000) < (on(BIT_SLOW_APPS) ? 300u : 4000u)) app_receive(n, between(1, 50));
   if (happens(BIT_TERM)) ask_termination(n);
   if (happens(BIT_HURRY)) {
-    messaging__worker_hurry(&n->core, clock_of(n));
+    CORE(messaging__worker_hurry(&n->core, clock_of(n)));
     pump(n);
   }
   if (!n->leaving && !n->claimant && happens(BIT_LEAVE)) start_leaving(n);
@@ -1207,7 +1256,12 @@ static void update(uint32_t slots) {
   if (!any && w.generation + 1 >= GENERATIONS_MAX) return;
   purged = w.im.purged;
   TELL("update to %zu ids, mask %x%s", count, slots, any ? "" : ", a new generation");
-  messaging_status status = messaging__im_update(&w.im, children, count, clock_of(&w.nodes[0]));
+  messaging_status status;
+  CORE(status = messaging__im_update(&w.im, children, count, clock_of(&w.nodes[0])));
+  if (status == MESSAGING_ENOMEM && on(BIT_NO_MEMORY)) {
+    observe_supervisor(); /* all is as it was */
+    return;
+  }
   CHECK(status == MESSAGING_OK, "complete: update failed");
   if (any) COVER(update_survivors);
   else model_renew(purged);
@@ -1229,11 +1283,12 @@ static void add(unsigned slot) {
   messaging_child child = {id_of(slot), kind_of(slot)};
   bool before = peer_of(slot) != NULL;
   see_to_process(slot);
-  messaging_status status = messaging__im_add(&w.im, child, clock_of(&w.nodes[0]));
+  messaging_status status;
+  CORE(status = messaging__im_add(&w.im, child, clock_of(&w.nodes[0])));
   TELL("add %d: %s", (int)child.pid, messaging_strerror(status));
   if (status == MESSAGING_OK) newly_listed(slot);
   if (status == MESSAGING_OK && before) COVER(relisted);
-  CHECK(status == MESSAGING_OK || (status == MESSAGING_EINVAL && before), "complete: add failed");
+  CHECK(status == MESSAGING_OK || (status == MESSAGING_EINVAL && before) || (status == MESSAGING_ENOMEM && on(BIT_NO_MEMORY)), "complete: add failed");
   observe_supervisor();
   pump(&w.nodes[0]);
 }
@@ -1289,7 +1344,7 @@ static void supervisor_app(void) {
   if (below(10000) < (on(BIT_SLOW_APPS) ? 300u : 4000u)) app_receive(n, between(1, 50));
   if (happens(BIT_TERM)) ask_termination(n);
   if (happens(BIT_HURRY)) {
-    messaging__im_hurry(&w.im, clock_of(n));
+    CORE(messaging__im_hurry(&w.im, clock_of(n)));
     pump(n);
   }
 }
@@ -1428,7 +1483,7 @@ static bool loss_alone(void) {
 
 static void choose_rates(void) {
   static const uint32_t severe[] = {50, 200, 1000, 3000};
-  static const unsigned frames[] = {BIT_LOSS, BIT_DUPLICATE, BIT_REORDER, BIT_TRUNCATE, BIT_STALL, BIT_BITS};
+  static const unsigned frames[] = {BIT_LOSS, BIT_DUPLICATE, BIT_REORDER, BIT_TRUNCATE, BIT_STALL, BIT_BITS, BIT_NO_MEMORY};
   for (unsigned i = 0; i < FAULT_COUNT; i++) w.rate[i] = 1u << below(9); /* of what happens to a process, at each tick */
   for (unsigned i = 0; i < sizeof frames / sizeof frames[0]; i++) w.rate[frames[i]] = severe[below(4)];
   if (w.rate[BIT_TERM] > 16) w.rate[BIT_TERM] = 16;
@@ -1459,6 +1514,7 @@ static void choose_options(void) {
 
 static void begin_world(uint64_t seed, uint64_t removed) {
   memset(&w, 0, sizeof w);
+  in_core = false;
   w.seed = w.random = seed;
   w.mask = choose_mask() & ~removed;
   w.lenient = on(BIT_BITS);
@@ -1476,6 +1532,7 @@ static void begin_world(uint64_t seed, uint64_t removed) {
   messaging__store_be(session, chance_next(), 8);
   messaging__store_be(session + 8, chance_next(), 8);
   messaging__im_init(&w.im, &port, &own->outbox, &own->inbox, &own->who, session, &w.options);
+  if (on(BIT_CROWD)) w.im.slots = ~(uint64_t)0 << between(1, 4); /* as if others had them */
   for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
     messaging__ring_init(&w.generations[i].ids, sizeof(uint64_t));
     messaging__ring_init(&w.generations[i].gaps, sizeof(gap));
