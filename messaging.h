@@ -344,7 +344,8 @@ static inline messaging_status messaging_make_keys(char secret[MESSAGING_KEY_SIZ
  *
  * bus_flush(bus_ctx *, int timeout_ms)
  *   Blocks until the supervisor has accepted all that this process sent; at the supervisor, until all live, listed, connected
- *   workers have everything. OK or ETIMEDOUT. EINVAL in the error handler.
+ *   workers have everything, but for what history does not hold any more, of which EHISTORY tells. OK or ETIMEDOUT. EINVAL in the
+ *   error handler.
  *
  * int bus_fd(const bus_ctx *)
  *   A descriptor that is readable while bus_recv would give something or the handle has ended: for poll, epoll, libuv. It is

@@ -24,7 +24,7 @@
  *     lets go of core looks there (kick, unlock); where that may be to wait for progress, the background thread is woken instead. So no send
  *     waits for a step, and no message is left behind.
  *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
- * Where libzmq's thread and another want the same processor, libzmq's goes first (shorten_slice).
+ * Where libzmq's thread and another want the same one of several processors, libzmq's goes first (shorten_slice).
  *   An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
  *
@@ -85,9 +85,10 @@
  *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
  * - Whoever sends is about to sleep, and libzmq's thread, woken on the same processor, waited until it did, or was moved to another one, which takes
- *   longer still. With a slice a little shorter than others' it goes first: on two cores a round trip takes 0.8 to 0.9 times what libzmq's takes, in place of
- *   1.08. Slices are Linux's means for this (from 6.12 on), and need no privilege; they change who is first, not who gets how much. libzmq's thread inherits
- *   its own from one that makes the sockets and ends; no thread of the application's has it.
+ *   longer still. With a slice a little shorter than others' it goes first: on two cores a round trip takes 0.81 to 0.94 times what libzmq's takes, in
+ *   place of 1.08. On a single core that would only cost a switch whenever somebody sends. Slices are Linux's means for this (from 6.12 on), and need no
+ *   privilege; they change who is first, not who gets how much. libzmq's thread inherits its own from one that makes the sockets and ends; no thread of
+ *   the application's has it.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
  *   (a window of 0), the supervisor (a credit of 0).
  *
@@ -211,14 +212,13 @@ long syscall(long number, ...);
 #define MESSAGING__MADV_NOHUGEPAGE 15
 #define MESSAGING__MADV_POPULATE_WRITE 23 /* from Linux 5.14 on */
 
-/* The kernel's struct sched_attr, which glibc does not declare before 2.41. */
+/* The kernel's struct sched_attr. glibc declares it from 2.41 on; Linux 6.1's own header declares sched_param as well, as <sched.h> does. */
 typedef struct {
   uint32_t size, policy;
   uint64_t flags;
   int32_t nice;
   uint32_t priority;
-  uint64_t runtime_ns; /* of SCHED_OTHER, since Linux 6.12: the slice */
-  uint64_t deadline_ns, period_ns;
+  uint64_t runtime_ns, deadline_ns, period_ns;
 } messaging__sched_attr;
 
 /* The kernel's struct ucred. */
@@ -3415,7 +3415,7 @@ static inline void messaging__im_repair(messaging__im *im, messaging__peer *peer
 
 /* ---- Supervisor: who is there ---- */
 
-/* Remembers that an incarnation is over. */
+/* Where a nonce stands; count when it does not. */
 static inline size_t messaging__nonces_find(const uint64_t *nonces, size_t count, uint64_t nonce) {
   size_t i = 0;
   while (i < count && nonces[i] != nonce) i++;
@@ -3428,6 +3428,7 @@ static inline void messaging__nonces_add(uint64_t nonces[MESSAGING__NONCES_MAX],
   nonces[0] = nonce;
 }
 
+/* Remembers that an incarnation is over. */
 static inline void messaging__peer_forget_nonce(messaging__im *im, messaging__peer *peer) {
   if (peer->who.nonce == 0) return;
   messaging__map_remove(&im->by_nonce, peer->who.nonce);
@@ -5091,8 +5092,9 @@ static inline bool messaging__has_processors(void) {
   return count > 1;
 }
 
-/* Gives this thread a somewhat shorter slice than others have. It gets no more of a processor by that, but when it wakes on one where a longer slice
- * runs, it goes first (sched_setattr(2), Linux 6.12). All else stays as it is; so does the slice, where the kernel has none or does not let us. */
+/* Gives this thread a somewhat shorter slice than others have, which from Linux 6.12 on is the sched_runtime of SCHED_OTHER (sched_setattr(2)). It gets
+ * no more of a processor by that, but when it wakes on one where a longer slice runs, it goes first. All else stays as it is; so does the slice, where
+ * the kernel has none or does not let us. */
 static inline void messaging__shorten_slice(void) {
   messaging__sched_attr attr;
   memset(&attr, 0, sizeof attr);

@@ -58,7 +58,7 @@ static void *counted_realloc(void *pointer, size_t size) {
 #define MESSAGING_REALLOC(pointer, size) counted_realloc(pointer, size)
 #define MESSAGING_FREE(pointer) counted_free(pointer)
 
-#ifdef SIM_HEADER /* a copy with a bug, see mutants.sh */
+#ifdef SIM_HEADER /* a copy with a bug, see sim_mutants.py */
 #include SIM_HEADER
 #else
 #include "../messaging.h"

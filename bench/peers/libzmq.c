@@ -1,10 +1,8 @@
-/* The same hops on libzmq itself: workers PUSH, the supervisor hands on from PULL to XPUB, workers SUB. Three ways: one frame a
- * message; the same with msgpack at both ends; messages gathered into frames by hand; and the first with everybody hearing itself, and with threads that go
- * first. */
+/* The same hops on libzmq itself: workers PUSH, the supervisor hands on from PULL to XPUB, workers SUB. Five ways: one frame a
+ * message; the same with everybody hearing itself; with libzmq's threads going first; with msgpack at both ends; messages gathered into frames by hand. */
 #define _GNU_SOURCE
 #include "../note.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
