@@ -35,7 +35,7 @@
  * forked child, so that every call there knows without a lock or a system call. Frames are buffers with a reference count; the history,
  * the inbox, a batch of recv and libzmq's threads may hold the same one. Small frames are copied behind each other into chunks, since a
  * small frame as libzmq hands it over pins the 8 KB block that it was received in. A burst's batches lie in blocks that are used again, a large history in
- * blocks that the background thread makes ready.
+ * blocks, too.
  *
  * The wire
  *
@@ -63,7 +63,7 @@
  * - Own acknowledgements: libzmq drops silently at a high-water mark (PUB) and loses what it accepted when a peer goes (PUSH), measured; no
  *   option changes that without letting one stopped subscriber stop all others.
  * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the answer to the second
- *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB, and no timer delays anything.
+ *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB (of large messages, up to 800), and no timer delays anything.
  * - Nobody wakes to acknowledge: for most acknowledgements nobody waits, so they go with the heartbeats that go anyway. Whoever needs one asks: a
  *   sender in a burst, or whose queue fills, or that flushes; a supervisor whose history fills. Who has received much says so unasked, since a question
  *   would stand in the same queue. What got lost shows by the next batch; or else, downwards, by the next heartbeat; upwards, when its sender asks, after
@@ -79,8 +79,8 @@
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
- * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, those of history are made ready
- *   by a thread that has the time, and their pages are chosen by what they cost last time.
+ * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, a sender's pages
+ *   are chosen by what they cost last time, and what a large frame needs of history is touched at once, just before the frame is copied there.
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
  *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
@@ -233,15 +233,13 @@ typedef struct {
 /* Bounds that no option sets, each where it was measured to be enough or is a bound on a peer. */
 enum {
   MESSAGING__SEAL_BYTES = 96 * 1024,        /* an open batch of this size is closed and goes out; */
-  MESSAGING__SEAL_WAITING = 3,              /* while so many others of that size wait, it grows to twice as much */
+  MESSAGING__SEAL_WAITING = 3,              /* while so many times as much waits, it grows to twice that size, */
+  MESSAGING__GROWN_BYTES = 800 * 1024,      /* or to this one, */
+  MESSAGING__GROWN_MESSAGES = 64,           /* as long as it has less than so many messages */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
-  MESSAGING__READY_BYTES = 16 << 20,        /* of a block of history that are touched ahead */
-  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of them at once, in small pages */
-  MESSAGING__OUTBOX_PATIENCE = 1,           /* times 2 MB of new memory in small pages before huge ones are tried: for what is used again, */
-  MESSAGING__HISTORY_PATIENCE = 8,          /* for what is not, so that a dear try matters little, */
-  MESSAGING__DEAR_PATIENCE = 64,            /* and after one that was */
-  MESSAGING__POLITE_US = 5000,              /* that others go first while history is made ready */
+  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages */
+  MESSAGING__DEAR_PATIENCE = 64,            /* times 2 MB of new memory in small pages until huge ones are tried again, after one that was dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -525,6 +523,23 @@ static inline messaging__buffer *messaging__block_new(size_t least) {
   return block;
 }
 
+static inline void messaging__touch(uint8_t *data, size_t size) {
+  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
+}
+
+/* Copies to the end of a block in small pages, of which block->size bytes have been touched. What is new of a larger copy is touched piece by piece
+ * just before: that costs less than a page fault for each page, and the bytes are still in the processor's cache when they are written. */
+static inline void messaging__block_write(messaging__buffer *block, uint8_t *to, const uint8_t *from, size_t size) {
+  for (size_t piece; size > 0; to += piece, from += piece, size -= piece) {
+    piece = (size_t)messaging__earlier(size, MESSAGING__TOUCH_BYTES);
+    size_t end = (size_t)(to - block->data) + piece, touched = (block->size + 4095) & ~(size_t)4095;
+    if (piece >= MESSAGING__TOUCH_BYTES / 2 && end > touched) messaging__touch(block->data + touched, end - touched);
+    if (end > block->size) block->size = end;
+    memcpy(to, from, piece);
+  }
+}
+
 /* What new memory cost last. To touch it for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are written there;
  * in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six times as much. So
  * huge pages are tried after some small ones, and go on until one was dearer. */
@@ -532,14 +547,7 @@ typedef struct {
   uint64_t small_ns; /* CPU that a huge page's bytes took in small ones, last time */
   uint32_t small;    /* times that they did since a huge one was dearer, */
   uint32_t patience; /* and times that they do before the next try */
-  size_t touched;    /* so much is touched in small ones: the rest when it is written */
 } messaging__paging;
-
-static inline void messaging__paging_init(messaging__paging *paging, uint32_t patience, size_t touched) {
-  memset(paging, 0, sizeof *paging);
-  paging->patience = patience;
-  paging->touched = touched;
-}
 
 static inline uint64_t messaging__thread_cpu_ns(void) {
   struct timespec now;
@@ -547,26 +555,16 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static inline void messaging__touch(uint8_t *data, size_t size) {
-  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
-}
-
-/* Chooses the pages of so much new memory and touches its beginning, at most what a huge page holds. Until polite_until_us others that wait for the
- * processor go first. */
-static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging, uint64_t polite_until_us) {
+/* Chooses the pages of a new block and touches its beginning: a huge page, or as much as says what small ones cost; the rest when it is written. */
+static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging) {
   bool huge = paging->small >= paging->patience;
+  size_t touched = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)4 * MESSAGING__TOUCH_BYTES;
   if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
-  uint64_t cost_ns = 0;
-  size_t step = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)MESSAGING__TOUCH_BYTES, end = huge ? step : paging->touched;
-  for (size_t at = 0; at < end; at += step) {
-    uint64_t begun_ns = messaging__thread_cpu_ns();
-    messaging__touch(data + at, step);
-    cost_ns += messaging__thread_cpu_ns() - begun_ns;
-    if (messaging__now_us() < polite_until_us) sched_yield();
-  }
+  uint64_t begun_ns = messaging__thread_cpu_ns();
+  messaging__touch(data, touched);
+  uint64_t cost_ns = messaging__thread_cpu_ns() - begun_ns;
   if (!huge) {
-    paging->small_ns = cost_ns * (MESSAGING__BLOCK_BYTES / end);
+    paging->small_ns = cost_ns * (MESSAGING__BLOCK_BYTES / touched);
     paging->small++;
   } else if (cost_ns > paging->small_ns) {
     paging->small = 0;
@@ -1372,8 +1370,8 @@ typedef struct {
   messaging__outgoing open;
   messaging__ring ready; /* of messaging__outgoing */
   size_t bytes, bytes_max, message_bytes_max;
-  size_t seal_bytes; /* an open batch of this size is closed: small where messages and queues are */
-  size_t hint;       /* size of the last batch */
+  size_t seal_bytes, grown_bytes; /* an open batch of this size is closed, or may be at most this large: small where messages and queues are */
+  size_t hint, each; /* size of the last batch, and of a message in it */
   messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
   messaging__paging paging; /* for new ones */
   uint32_t calm;          /* so many batches in a row were no burst's */
@@ -1409,9 +1407,10 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   messaging__ring_init(&outbox->blocks, sizeof(messaging__buffer *));
   outbox->bytes_max = bytes_max;
   outbox->message_bytes_max = message_bytes_max;
-  outbox->seal_bytes = message_bytes_max < MESSAGING__SEAL_BYTES ? message_bytes_max : (size_t)MESSAGING__SEAL_BYTES;
+  outbox->seal_bytes = (size_t)messaging__earlier(message_bytes_max, MESSAGING__SEAL_BYTES);
+  outbox->grown_bytes = (size_t)messaging__earlier(message_bytes_max, MESSAGING__GROWN_BYTES);
   outbox->hold = MESSAGING__HOLDS_ALL;
-  messaging__paging_init(&outbox->paging, MESSAGING__OUTBOX_PATIENCE, 4 * MESSAGING__TOUCH_BYTES);
+  outbox->paging.patience = 1;
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
   pthread_mutex_destroy(&outbox->lock);
@@ -1449,28 +1448,148 @@ static inline void messaging__outbox_free(messaging__outbox *outbox) {
   pthread_mutex_destroy(&outbox->lock);
 }
 
+/* Closes the open batch. It cannot fail: the push has its room since the batch was opened. */
+static inline void messaging__outbox_seal(messaging__outbox *outbox) {
+  if (!outbox->open.buffer) return;
+  messaging__ring_push(&outbox->ready, &outbox->open);
+  messaging__part_close(outbox->open.buffer);
+  outbox->hint = outbox->open.buffer->size;
+  outbox->each = outbox->hint / outbox->open.count;
+  outbox->open.buffer = NULL;
+}
+
+/* Whether the open batch is large enough. A frame costs much the same whatever its size, so a burst goes in larger ones: but for many small messages,
+ * which a receiver would have to wait for. One that is as long as the others should still fit behind it. */
+static inline bool messaging__outbox_full_batch(const messaging__outbox *outbox) {
+  const messaging__buffer *buffer = outbox->open.buffer;
+  size_t size = buffer->size, waiting = outbox->bytes - size, each = size / outbox->open.count;
+  if (size < outbox->seal_bytes) return false;
+  if (waiting < MESSAGING__SEAL_WAITING * size || buffer->capacity - size < each + each / 8 + outbox->seal_bytes / 16) return true;
+  return size >= 2 * outbox->seal_bytes && (outbox->open.count >= MESSAGING__GROWN_MESSAGES || size + each > outbox->grown_bytes);
+}
+
+/* The first block, if nobody refers to its batches any more. It is the caller's. */
+static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbox) {
+  if (outbox->blocks.count == 0) return NULL;
+  messaging__buffer *first = *(messaging__buffer **)messaging__ring_at(&outbox->blocks, 0);
+  if (MESSAGING__LOAD(&first->references) > 1) return NULL;
+  messaging__ring_pop(&outbox->blocks);
+  first->size = 0;
+  return first;
+}
+
+/* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up
+ * with goes round in few of them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
+static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
+  size_t count = outbox->blocks.count;
+  messaging__buffer *block = count ? *(messaging__buffer **)messaging__ring_at(&outbox->blocks, count - 1) : NULL;
+  if (block && MESSAGING__LOAD(&block->references) == 1) block->size = 0;
+  if (block && block->capacity - block->size >= room) return block;
+  if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
+  while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
+  if (!block) {
+    block = messaging__block_new(2 * outbox->hint);
+    if (!block) return NULL;
+    messaging__page_in(block->data, block->capacity, &outbox->paging);
+  }
+  messaging__ring_push(&outbox->blocks, &block);
+  return block;
+}
+
+/* Memory for a batch: in a block while batches are large and more of them wait than go out at once (a burst), or blocks of the burst before are kept; else
+ * as much as the last one took. After many batches without a burst blocks are given back one by one; in a pause all at once (rest). */
+static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
+  size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
+  capacity += MESSAGING__AT_PAYLOAD;
+  bool large = outbox->hint >= MESSAGING__SEAL_BYTES / 2, burst = large && outbox->bytes >= MESSAGING__SEAL_BYTES;
+  if (burst) outbox->calm = 0;
+  else if (++outbox->calm > MESSAGING__CALM_BATCHES) messaging__buffer_drop(messaging__outbox_used(outbox));
+  if (!burst && (!large || outbox->blocks.count == 0)) return messaging__buffer_new(capacity);
+  size_t least = outbox->each > MESSAGING__SEAL_BYTES ? outbox->each : (size_t)MESSAGING__SEAL_BYTES;
+  messaging__buffer *block = messaging__outbox_block(outbox, least + MESSAGING__SEAL_BYTES / 2);
+  messaging__buffer *part = block ? messaging__part_new(block) : NULL;
+  return part ? part : messaging__buffer_new(capacity);
+}
+
+/* Opens a batch in this memory. */
+static inline void messaging__outbox_begin(messaging__outbox *outbox, uint8_t type, messaging__buffer *buffer) {
+  memset(buffer->data, 0, MESSAGING__AT_PAYLOAD);
+  buffer->size = MESSAGING__AT_PAYLOAD;
+  outbox->bytes += buffer->size;
+  outbox->open.buffer = buffer;
+  outbox->open.count = 0;
+  outbox->open.type = type;
+}
+
+/* Sees to an open batch of this type. */
+static inline bool messaging__outbox_open(messaging__outbox *outbox, uint8_t type) {
+  if (outbox->open.buffer && outbox->open.type != type) messaging__outbox_seal(outbox);
+  if (outbox->open.buffer) return true;
+  if (!messaging__ring_reserve(&outbox->ready)) return false;
+  messaging__buffer *buffer = messaging__outbox_memory(outbox);
+  if (!buffer) return false;
+  messaging__outbox_begin(outbox, type, buffer);
+  return true;
+}
+
+/* Puts the batch back as it was before a message that was not taken, if there is one. */
+static inline void messaging__outbox_roll_back(messaging__outbox *outbox, size_t size) {
+  messaging__buffer *buffer = outbox->open.buffer;
+  if (!buffer) return;
+  buffer->size = size;
+  if (outbox->open.count) return;
+  outbox->bytes -= size;
+  messaging__buffer_drop(buffer);
+  outbox->open.buffer = NULL;
+}
+
 /* Where msgpack writes to: the end of the open batch, up to a limit. The buffer's size is true again when all is written, or there was a fault. */
 typedef struct {
   uint8_t *at;
   size_t room; /* what can be written without a second thought; 0 after a fault */
-  messaging__buffer *buffer;
-  size_t size_max;
+  messaging__outbox *outbox;
+  size_t before, size_max; /* of the batch, without the message and with it */
   messaging_status fault;
 } messaging__sink;
 
 static inline void messaging__sink_begin(messaging__sink *sink) {
-  const messaging__buffer *buffer = sink->buffer;
+  const messaging__buffer *buffer = sink->outbox->open.buffer;
   sink->at = buffer->data + buffer->size;
   sink->room = (buffer->capacity < sink->size_max ? buffer->capacity : sink->size_max) - buffer->size;
 }
 
-static inline void messaging__sink_end(messaging__sink *sink) { sink->buffer->size = (size_t)(sink->at - sink->buffer->data); }
+static inline void messaging__sink_end(messaging__sink *sink) {
+  messaging__buffer *buffer = sink->outbox->open.buffer;
+  if (buffer) buffer->size = (size_t)(sink->at - buffer->data);
+}
+
+/* The batch is large enough without the message, which goes to another one; rather than that all of it is moved to where there is more room. */
+static inline bool messaging__sink_move_on(messaging__sink *sink) {
+  messaging__outbox *outbox = sink->outbox;
+  messaging__outgoing full = outbox->open;
+  size_t written = full.buffer->size - sink->before;
+  messaging__buffer *buffer = messaging__buffer_new(MESSAGING__AT_PAYLOAD + written);
+  full.buffer->size = sink->before;
+  messaging__outbox_seal(outbox);
+  if (!buffer || !messaging__ring_reserve(&outbox->ready)) {
+    messaging__buffer_drop(buffer);
+    return false;
+  }
+  messaging__outbox_begin(outbox, full.type, buffer);
+  memcpy(buffer->data + buffer->size, full.buffer->data + full.buffer->size, written);
+  buffer->size += written;
+  sink->before = MESSAGING__AT_PAYLOAD;
+  sink->size_max = MESSAGING__AT_PAYLOAD + outbox->message_bytes_max;
+  return true;
+}
 
 /* A write for which there is no room yet. Apart, so that the common case stays small. */
 MESSAGING__UNUSED __attribute__((noinline)) static int messaging__sink_grow(messaging__sink *sink, const char *bytes, size_t size) {
-  messaging__buffer *buffer = sink->buffer;
+  messaging__outbox *outbox = sink->outbox;
   messaging__sink_end(sink);
   sink->room = 0;
+  if (sink->fault == MESSAGING_OK && outbox->open.count && sink->before >= outbox->seal_bytes && !messaging__sink_move_on(sink)) sink->fault = MESSAGING_ENOMEM;
+  messaging__buffer *buffer = outbox->open.buffer;
   if (sink->fault == MESSAGING_OK && size > sink->size_max - buffer->size) sink->fault = MESSAGING_ETOOBIG;
   if (sink->fault == MESSAGING_OK && !messaging__buffer_reserve(buffer, buffer->size + size)) sink->fault = MESSAGING_ENOMEM;
   if (sink->fault != MESSAGING_OK) return -1;
@@ -1505,89 +1624,6 @@ static inline int messaging__sink_write(void *data, const char *bytes, size_t si
   return 0;
 }
 
-/* Closes the open batch. It cannot fail: the push has its room since the batch was opened. */
-static inline void messaging__outbox_seal(messaging__outbox *outbox) {
-  if (!outbox->open.buffer) return;
-  messaging__ring_push(&outbox->ready, &outbox->open);
-  messaging__part_close(outbox->open.buffer);
-  outbox->hint = outbox->open.buffer->size;
-  outbox->open.buffer = NULL;
-}
-
-/* Whether the open batch is large enough. A frame costs much the same whatever its size, so a burst goes in larger ones. */
-static inline bool messaging__outbox_full_batch(const messaging__outbox *outbox) {
-  size_t size = outbox->open.buffer->size, waiting = outbox->bytes - size;
-  return size >= outbox->seal_bytes && (size >= 2 * outbox->seal_bytes || waiting < MESSAGING__SEAL_WAITING * outbox->seal_bytes);
-}
-
-/* The first block, if nobody refers to its batches any more. It is the caller's. */
-static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbox) {
-  if (outbox->blocks.count == 0) return NULL;
-  messaging__buffer *first = *(messaging__buffer **)messaging__ring_at(&outbox->blocks, 0);
-  if (MESSAGING__LOAD(&first->references) > 1) return NULL;
-  messaging__ring_pop(&outbox->blocks);
-  first->size = 0;
-  return first;
-}
-
-/* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up
- * with goes round in few of them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
-static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
-  size_t count = outbox->blocks.count;
-  messaging__buffer *block = count ? *(messaging__buffer **)messaging__ring_at(&outbox->blocks, count - 1) : NULL;
-  if (block && MESSAGING__LOAD(&block->references) == 1) block->size = 0;
-  if (block && block->capacity - block->size >= room) return block;
-  if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
-  while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
-  if (!block) {
-    block = messaging__block_new(2 * outbox->hint);
-    if (!block) return NULL;
-    messaging__page_in(block->data, block->capacity, &outbox->paging, 0);
-  }
-  messaging__ring_push(&outbox->blocks, &block);
-  return block;
-}
-
-/* Memory for a batch: in a block while batches are large and more of them wait than go out at once (a burst), or blocks of the burst before are kept; else
- * as much as the last one took. After many batches without a burst blocks are given back one by one; in a pause all at once (rest). */
-static inline messaging__buffer *messaging__outbox_memory(messaging__outbox *outbox) {
-  size_t capacity = outbox->hint < 256 ? 256 : outbox->hint < MESSAGING__SEAL_BYTES ? outbox->hint + outbox->hint / 4 : (size_t)MESSAGING__SEAL_BYTES;
-  capacity += MESSAGING__AT_PAYLOAD;
-  bool large = outbox->hint >= MESSAGING__SEAL_BYTES / 2, burst = large && outbox->bytes >= MESSAGING__SEAL_BYTES;
-  if (burst) outbox->calm = 0;
-  else if (++outbox->calm > MESSAGING__CALM_BATCHES) messaging__buffer_drop(messaging__outbox_used(outbox));
-  if (!burst && (!large || outbox->blocks.count == 0)) return messaging__buffer_new(capacity);
-  messaging__buffer *block = messaging__outbox_block(outbox, outbox->hint + MESSAGING__SEAL_BYTES / 2);
-  messaging__buffer *part = block ? messaging__part_new(block) : NULL;
-  return part ? part : messaging__buffer_new(capacity);
-}
-
-/* Sees to an open batch of this type. */
-static inline bool messaging__outbox_open(messaging__outbox *outbox, uint8_t type) {
-  if (outbox->open.buffer && outbox->open.type != type) messaging__outbox_seal(outbox);
-  if (outbox->open.buffer) return true;
-  if (!messaging__ring_reserve(&outbox->ready)) return false;
-  messaging__buffer *buffer = messaging__outbox_memory(outbox);
-  if (!buffer) return false;
-  memset(buffer->data, 0, MESSAGING__AT_PAYLOAD);
-  buffer->size = MESSAGING__AT_PAYLOAD;
-  outbox->bytes += buffer->size;
-  outbox->open.buffer = buffer;
-  outbox->open.count = 0;
-  outbox->open.type = type;
-  return true;
-}
-
-/* Puts the batch back as it was before a message that was not taken. */
-static inline void messaging__outbox_roll_back(messaging__outbox *outbox, size_t size) {
-  messaging__buffer *buffer = outbox->open.buffer;
-  buffer->size = size;
-  if (outbox->open.count) return;
-  outbox->bytes -= size;
-  messaging__buffer_drop(buffer);
-  outbox->open.buffer = NULL;
-}
-
 typedef int messaging__encode_fn(msgpack_packer *pk, const void *message);
 
 /* Encodes one message into the open batch. *urgent says whether the protocol should look at the outbox now. */
@@ -1597,20 +1633,20 @@ static inline messaging_status messaging__outbox_put(messaging__outbox *outbox, 
   if (outbox->bytes >= outbox->bytes_max) return MESSAGING_EFULL;
   size_t sealed = outbox->ready.count;
   if (!messaging__outbox_open(outbox, type)) return MESSAGING_ENOMEM;
-  messaging__buffer *buffer = outbox->open.buffer;
-  size_t before = buffer->size;
-  messaging__sink sink = {NULL, 0, buffer, before + outbox->message_bytes_max, MESSAGING_OK};
+  size_t before = outbox->open.buffer->size;
+  messaging__sink sink = {NULL, 0, outbox, before, before < 2 * outbox->seal_bytes ? before + outbox->message_bytes_max : outbox->grown_bytes, MESSAGING_OK};
   messaging__sink_begin(&sink);
   msgpack_packer packer;
   msgpack_packer_init(&packer, &sink, messaging__sink_write);
   messaging_status status = encode(&packer, message) == 0 ? MESSAGING_OK : MESSAGING_EENCODE;
   messaging__sink_end(&sink);
-  size_t size = buffer->size - before;
+  const messaging__buffer *buffer = outbox->open.buffer;
+  size_t size = buffer ? buffer->size - sink.before : 0;
   if (sink.fault != MESSAGING_OK) status = sink.fault;
-  else if (status == MESSAGING_OK && !messaging__holds(buffer->data + before, size, 1)) status = MESSAGING_EENCODE;
+  else if (status == MESSAGING_OK && !messaging__holds(buffer->data + sink.before, size, 1)) status = MESSAGING_EENCODE;
   else if (status == MESSAGING_OK && outbox->bytes + size > outbox->bytes_max && outbox->bytes > MESSAGING__AT_PAYLOAD) status = MESSAGING_EFULL;
   if (status != MESSAGING_OK) {
-    messaging__outbox_roll_back(outbox, before);
+    messaging__outbox_roll_back(outbox, sink.before);
     return status;
   }
   outbox->bytes += size;
@@ -1706,8 +1742,7 @@ static inline void messaging__outbox_close(messaging__outbox *outbox) {
  *
  * The relay messages of a generation: an append-only log of RELAY frames in chunks, found by number. Small frames lie in a chunk
  * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it. A history
- * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame. Each block
- * but the first is made ready, if somebody has the time, while the one before it fills.
+ * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame.
  */
 
 typedef struct {
@@ -1723,8 +1758,7 @@ typedef struct {
   uint64_t first, next;   /* numbers held: first <= number < next */
   size_t bytes, bytes_max, chunk_bytes;
   size_t block_bytes; /* of the largest block; 0: it never grows so large that blocks serve it */
-  messaging__buffer *spare; /* the next block, made ready by whoever has the time; exchanged atomically */
-  size_t spare_bytes;       /* so large should it be; 0: nobody has to see to it */
+  messaging__buffer *spare; /* a block to be used again */
 } messaging__log;
 
 /* A place in a log: the chunk, counted from the front, and the offset in it. Trimming moves it. */
@@ -1732,9 +1766,9 @@ typedef struct {
   size_t chunk, offset;
 } messaging__place;
 
-/* For a new log, all zero, or for one that was freed: a spare block may come meanwhile. */
 static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
-  log->bytes = log->spare_bytes = 0;
+  log->bytes = 0;
+  log->spare = NULL;
   messaging__ring_init(&log->chunks, sizeof(messaging__chunk));
   log->first = log->next = 1;
   log->bytes_max = bytes_max;
@@ -1749,17 +1783,19 @@ static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, 
 /* Drops the front chunk. A block that nobody refers to any more is used again. */
 static inline void messaging__log_drop(messaging__log *log) {
   messaging__chunk *chunk = messaging__log_chunk(log, 0);
-  bool again = chunk->buffer->release == messaging__block_free && !MESSAGING__LOAD(&log->spare) && MESSAGING__LOAD(&chunk->buffer->references) == 1;
+  bool again = chunk->buffer->release == messaging__block_free && !log->spare && MESSAGING__LOAD(&chunk->buffer->references) == 1;
   log->first = chunk->next;
   log->bytes -= chunk->size;
-  messaging__buffer_drop(again ? MESSAGING__SWAP(&log->spare, chunk->buffer) : chunk->buffer);
+  if (again) log->spare = chunk->buffer;
+  else messaging__buffer_drop(chunk->buffer);
   messaging__ring_pop(&log->chunks);
 }
 
 static inline void messaging__log_free(messaging__log *log) {
   while (log->chunks.count) messaging__log_drop(log);
   messaging__ring_free(&log->chunks);
-  messaging__buffer_drop(MESSAGING__SWAP(&log->spare, (messaging__buffer *)NULL));
+  messaging__buffer_drop(log->spare);
+  log->spare = NULL;
 }
 
 /* Whether a frame fits within the limit; one always fits into an empty log. */
@@ -1770,23 +1806,14 @@ static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
 /* Whether it goes on in blocks, into which all but the largest frames are copied. */
 static inline bool messaging__log_large(const messaging__log *log) { return log->block_bytes && log->chunks.count >= MESSAGING__CHUNKS_MAX; }
 
-/* A block for a frame and some more like it: the one that is ready, if it is large enough. Another one should be by the time that this is full. */
+/* A block for a frame and some more like it: one that was used before, if it is large enough. */
 static inline messaging__buffer *messaging__log_block(messaging__log *log, size_t frame_bytes) {
-  messaging__buffer *block = MESSAGING__SWAP(&log->spare, (messaging__buffer *)NULL);
+  messaging__buffer *block = log->spare;
   size_t bytes = frame_bytes * 8 < log->block_bytes ? frame_bytes * 8 : log->block_bytes;
-  log->spare_bytes = bytes;
+  log->spare = NULL;
   if (block && block->capacity >= bytes) return block;
   messaging__buffer_drop(block);
   return messaging__block_new(bytes);
-}
-
-/* Makes a block ready, with no lock held: the first part of its memory is touched, which is what takes time. Where frames are small, it is not, since the
- * block fills slowly, and whoever waits for one of them would wait for that as well. */
-static inline messaging__buffer *messaging__log_ready(size_t bytes, messaging__paging *paging, uint64_t polite_until_us) {
-  messaging__buffer *block = messaging__block_new(bytes);
-  size_t ready = block && bytes >= MESSAGING__TOUCH_BYTES ? (size_t)messaging__earlier(block->capacity, MESSAGING__READY_BYTES) : 0;
-  for (size_t at = 0; at < ready; at += MESSAGING__BLOCK_BYTES) messaging__page_in(block->data + at, MESSAGING__BLOCK_BYTES, paging, polite_until_us);
-  return block;
 }
 
 /* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block. */
@@ -1820,7 +1847,8 @@ static inline bool messaging__log_append(messaging__log *log, messaging__slice f
   kept->data = last->data + last->size + prefix;
   kept->size = frame.size;
   if (prefix) messaging__store_be(last->data + last->size, frame.size, prefix);
-  if (kept->data != frame.data) memcpy(kept->data, frame.data, frame.size);
+  if (last->buffer->release == messaging__block_free) messaging__block_write(last->buffer, kept->data, frame.data, frame.size);
+  else if (kept->data != frame.data) memcpy(kept->data, frame.data, frame.size);
   last->size += frame.size + prefix;
   log->bytes += frame.size + prefix;
   log->next += count;
@@ -4307,8 +4335,6 @@ typedef struct {
   uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
-  size_t spare_bytes;       /* the background thread is to make a block of this size ready; 0: none */
-  messaging__paging paging; /* for it */
   uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
 
   pthread_t thread;
@@ -4353,11 +4379,7 @@ static inline uint64_t messaging__drain(int fd) {
   return count;
 }
 
-/* What the background thread is woken for: another step, or a block, for which it needs no lock. */
-#define MESSAGING__FOR_STEP UINT64_C(1)
-#define MESSAGING__FOR_BLOCK (UINT64_C(1) << 32)
-
-static inline void messaging__wake(messaging__handle *handle) { messaging__ring_bell(handle->wake_fd, MESSAGING__FOR_STEP); }
+static inline void messaging__wake(messaging__handle *handle) { messaging__ring_bell(handle->wake_fd, 1); }
 
 /* ---- Shell: what the protocol asks of it ---- */
 
@@ -4720,16 +4742,6 @@ static inline void messaging__renew(messaging__handle *handle) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* The history has begun a new block: the background thread, which has little to do while another one waits and relays, makes the next one ready. */
-static inline bool messaging__order_spare(messaging__handle *handle) {
-  messaging__log *log = &handle->inbox.log;
-  if (MESSAGING__LOAD(&handle->spare_bytes)) return false; /* one is being made; there may be need for another */
-  bool wanted = log->spare_bytes > 0 && !MESSAGING__LOAD(&log->spare);
-  if (wanted) MESSAGING__STORE(&handle->spare_bytes, log->spare_bytes);
-  log->spare_bytes = 0;
-  return wanted;
-}
-
 /* Sends what can go, and sees to timer and waiting threads. Under core. */
 static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint32_t own) {
   uint64_t deadline;
@@ -4738,7 +4750,6 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
     /* The background thread looks each time: what was sent may have swallowed the edge of a subscription. Others look when somebody is to join. */
     if (handle->out_woken || handle->im.joined < handle->im.live || messaging__on_background(handle)) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
-    if (own && messaging__order_spare(handle)) messaging__ring_bell(handle->wake_fd, MESSAGING__FOR_BLOCK);
   } else {
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
@@ -4928,29 +4939,6 @@ static inline void messaging__take_event(messaging__handle *handle, uint64_t eve
   }
 }
 
-/* Makes the history's next block ready, if it was ordered; without a lock, since all the others may wait for whoever holds core. If another thread reads
- * the socket, it and all that follows from it go first, for a while: deaths and timers are this thread's. A new generation, should one have begun
- * meanwhile, has the block in stock. */
-static inline void messaging__make_spare(messaging__handle *handle) {
-  size_t bytes = MESSAGING__LOAD(&handle->spare_bytes);
-  if (bytes == 0) return;
-  uint64_t polite_until_us = MESSAGING__LOAD(&handle->driven) ? messaging__now_us() + MESSAGING__POLITE_US : 0;
-  messaging__buffer *block = messaging__log_ready(bytes, &handle->paging, polite_until_us);
-  if (block) messaging__buffer_drop(MESSAGING__SWAP(&handle->inbox.log.spare, block));
-  MESSAGING__STORE(&handle->spare_bytes, (size_t)0);
-}
-
-/* Sleeps until there is something to do under core, and says what. */
-static inline int messaging__sleep(messaging__handle *handle, struct epoll_event *events, int events_max) {
-  for (;;) {
-    int count = epoll_wait(handle->epoll_fd, events, events_max, -1);
-    MESSAGING__ADD(&handle->wakeups, (uint64_t)1);
-    bool for_block = count == 1 && events[0].data.u64 >> 32 == MESSAGING__EVENT_WAKE && messaging__drain(handle->wake_fd) == MESSAGING__FOR_BLOCK;
-    if (!for_block) return count < 0 ? 0 : count; /* EINTR alone */
-    messaging__make_spare(handle);
-  }
-}
-
 static inline void *messaging__main(void *argument) {
   messaging__handle *handle = (messaging__handle *)argument;
   struct epoll_event events[16];
@@ -4961,14 +4949,13 @@ static inline void *messaging__main(void *argument) {
     for (int i = 0; i < count; i++) messaging__take_event(handle, events[i].data.u64);
     bool stop = handle->stop;
     bool more = messaging__step(handle, 0);
-    if (!more) (void)messaging__order_spare(handle);
     pthread_mutex_unlock(&handle->core);
     messaging__dispatch(handle);
     count = 0;
     if (stop) return NULL;
     if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
-    messaging__make_spare(handle);
-    count = messaging__sleep(handle, events, (int)(sizeof events / sizeof events[0]));
+    count = epoll_wait(handle->epoll_fd, events, (int)(sizeof events / sizeof events[0]), -1);
+    MESSAGING__ADD(&handle->wakeups, (uint64_t)1);
   }
 }
 
@@ -5054,7 +5041,6 @@ static inline messaging__handle *messaging__handle_new(const messaging_options *
   handle->is_im = is_im;
   handle->options = *options;
   handle->in_fd = handle->out_fd = handle->epoll_fd = handle->wake_fd = handle->timer_fd = handle->wait_fd = handle->peer_fd = -1;
-  messaging__paging_init(&handle->paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
   handle->armed_ms = MESSAGING__NEVER;
   messaging__ring_init(&handle->reports, sizeof(messaging__reported));
   bool outbox = messaging__outbox_init(&handle->outbox, options->outbox_bytes_max, options->message_bytes_max);

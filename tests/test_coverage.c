@@ -30,10 +30,11 @@ static void *hooked_map(void *at, size_t size, int protection, int flags, int fd
   return area + (map_alignment - (uintptr_t)area % map_alignment) % map_alignment;
 }
 
-static unsigned huge_asked; /* times that the system was asked for huge pages */
+static unsigned huge_asked, touches; /* times that the system was asked for huge pages, and for pages ahead */
 
 static int hooked_advice(void *address, size_t length, int advice) {
   huge_asked += advice == MADV_HUGEPAGE;
+  touches += advice == 23; /* MADV_POPULATE_WRITE, from Linux 5.14 on */
   return fail_call == ADVICE ? -1 : madvise(address, length, advice);
 }
 static int hooked_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes) { return fail_call == MUTEX ? 12 : pthread_mutex_init(mutex, attributes); }
@@ -126,7 +127,7 @@ static void test_blocks(void **state) {
   for (long at = 1; at <= 2; at++) {
     fail_at = at == 1 ? 1 : 0;
     fail_call = at == 2 ? MAP : NOTHING;
-    assert_null(at == 1 ? messaging__block_new(1) : messaging__log_ready(1, &(messaging__paging){0, 0, 1, MESSAGING__BLOCK_BYTES}, 0));
+    assert_null(messaging__block_new(1));
     fail_call = NOTHING;
   }
   for (int aligned = 0; aligned < 2; aligned++) {
@@ -143,32 +144,33 @@ static void test_blocks(void **state) {
   }
 }
 
-/* What was made ready is in memory, by either way, but for the rest of a very large block, and one for small frames. */
-static void test_ready_blocks(void **state) {
+/* What is written to a block arrives, and a larger piece's pages are touched just before, once, by either way. */
+static void test_block_write(void **state) {
   (void)state;
-  enum { PAGE = 4096 };
-  size_t pages = (MESSAGING__READY_BYTES + MESSAGING__BLOCK_BYTES) / PAGE;
-  unsigned char *there = malloc(pages);
-  assert_non_null(there);
+  enum { PIECES = 3, LARGE = PIECES * MESSAGING__TOUCH_BYTES + 5, SMALL = 700, LITTLE = MESSAGING__TOUCH_BYTES / 2 - 1, SIZES = 5 };
+  static const size_t sizes[SIZES] = {SMALL, LARGE, LITTLE, SMALL, LARGE};
+  uint8_t *bytes = malloc(LARGE);
+  assert_non_null(bytes);
+  for (size_t i = 0; i < LARGE; i++) bytes[i] = (uint8_t)(i * 31 >> 3);
   for (int fails = 0; fails < 2; fails++) {
-    fail_call = fails ? ADVICE : NOTHING;
-    messaging__paging paging;
-    messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
-    messaging__buffer *slow = messaging__log_ready(MESSAGING__TOUCH_BYTES - 1, &paging, 0), *small = messaging__log_ready(MESSAGING__TOUCH_BYTES, &paging, 0);
-    messaging__buffer *large = messaging__log_ready(MESSAGING__READY_BYTES + 1, &paging, UINT64_MAX);
-    fail_call = NOTHING;
-    assert_true(slow && small && large && small->capacity == MESSAGING__BLOCK_BYTES && large->capacity == pages * PAGE);
-    assert_int_equal(mincore(slow->data, slow->capacity, there), 0);
-    for (size_t i = 0; i < slow->capacity / PAGE; i++) assert_int_equal(there[i] & 1, 0);
-    assert_int_equal(mincore(small->data, small->capacity, there), 0);
-    for (size_t i = 0; i < small->capacity / PAGE; i++) assert_true(there[i] & 1);
-    assert_int_equal(mincore(large->data, large->capacity, there), 0);
-    for (size_t i = 0; i < pages; i++) assert_int_equal(there[i] & 1, i < MESSAGING__READY_BYTES / PAGE);
-    messaging__buffer_drop(slow);
-    messaging__buffer_drop(small);
-    messaging__buffer_drop(large);
+    messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
+    assert_non_null(block);
+    for (int again = 0; again < 2; again++) {
+      size_t at = 0, before = block->size;
+      touches = 0;
+      fail_call = fails ? ADVICE : NOTHING;
+      for (size_t i = 0; i < SIZES; i++) {
+        messaging__block_write(block, block->data + at, bytes, sizes[i]);
+        assert_memory_equal(block->data + at, bytes, sizes[i]);
+        at += sizes[i];
+        assert_int_equal(block->size, again ? before : at);
+      }
+      fail_call = NOTHING;
+      assert_int_equal(touches, again ? 0 : 2 * PIECES);
+    }
+    messaging__buffer_drop(block);
   }
-  free(there);
+  free(bytes);
 }
 
 /* Times in a row that pages are touched in small ones before huge ones are tried; what those had cost is made up. */
@@ -176,7 +178,7 @@ static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint
   for (unsigned small = 0;; small++) {
     huge_asked = 0;
     paging->small_ns = small_ns;
-    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging, 0);
+    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging);
     if (huge_asked) return small;
     assert_true(paging->small_ns > 0 && paging->small_ns < UINT64_MAX);
   }
@@ -185,13 +187,12 @@ static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint
 /* Huge pages are tried after some small ones, go on while they are no dearer, and are left alone for long when they were. */
 static void test_pages_by_cost(void **state) {
   (void)state;
-  enum { CHEAPER = 3 };
+  enum { CHEAPER = 3, FIRST = 8 };
   const uint64_t dear = 0, cheap = UINT64_MAX;
-  messaging__paging paging;
-  messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__CHUNK_BYTES);
+  messaging__paging paging = {0, 0, FIRST};
   messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
   assert_non_null(block);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__HISTORY_PATIENCE);
+  assert_int_equal(small_before_huge(block->data, &paging, cheap), FIRST);
   for (int i = 0; i < CHEAPER; i++) assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
   assert_int_equal(small_before_huge(block->data, &paging, dear), 0);
   assert_int_equal(small_before_huge(block->data, &paging, dear), MESSAGING__DEAR_PATIENCE);
@@ -201,7 +202,7 @@ static void test_pages_by_cost(void **state) {
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {
-  static const char filling[2 * MESSAGING__SEAL_BYTES];
+  static const char filling[MESSAGING__GROWN_BYTES];
   size_t size = *(const size_t *)message;
   return msgpack_pack_bin(pk, size) | msgpack_pack_bin_body(pk, filling, size);
 }
@@ -211,7 +212,7 @@ static messaging_status put(messaging__outbox *outbox, size_t size) {
   return messaging__outbox_put(outbox, MESSAGING__RELAY, encode_bytes, &size, &urgent);
 }
 
-enum { LARGE_BATCH = 2 * MESSAGING__SEAL_BYTES }; /* closed whatever waits */
+enum { LARGE_BATCH = MESSAGING__GROWN_BYTES / 2 }; /* closed whatever waits: two are too much for one batch */
 
 /* Large batches that wait lie in a block; whichever allocation fails, a message is taken whole or not at all. */
 static void test_outbox_in_blocks_without_memory(void **state) {
@@ -231,6 +232,28 @@ static void test_outbox_in_blocks_without_memory(void **state) {
     assert_int_equal(outbox.bytes, taken * (MESSAGING__AT_PAYLOAD + LARGE_BATCH + 5));
     messaging__outbox_free(&outbox);
     fail_at = 0;
+  }
+}
+
+/* A message that is to go to the next batch, with no memory for that: it is not taken, and those before it are. */
+static void test_outbox_moves_on_without_memory(void **state) {
+  messaging__outbox outbox;
+  (void)state;
+  for (long at = 1; at <= 3; at++) { /* the batch; its place in the queue; room for the message */
+    assert_true(messaging__outbox_init(&outbox, 1 << 24, 1 << 20));
+    size_t count = 0, small = 20000, large = MESSAGING__GROWN_BYTES;
+    for (; outbox.ready.count + 1 != outbox.ready.capacity || !outbox.open.buffer || outbox.open.buffer->size < 2 * MESSAGING__SEAL_BYTES; count++)
+      assert_int_equal(put(&outbox, small), MESSAGING_OK);
+    size_t ready = outbox.ready.count, bytes = outbox.bytes;
+    fail_at = at;
+    assert_int_equal(put(&outbox, large), MESSAGING_ENOMEM);
+    fail_at = 0;
+    assert_null(outbox.open.buffer);
+    assert_int_equal(outbox.ready.count, ready + 1);
+    assert_int_equal(outbox.bytes, bytes);
+    assert_int_equal(outbox.relays, count);
+    assert_int_equal(put(&outbox, large), MESSAGING_OK);
+    messaging__outbox_free(&outbox);
   }
 }
 
@@ -725,9 +748,10 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_map_against_a_table),
       cmocka_unit_test(test_blocks),
-      cmocka_unit_test(test_ready_blocks),
+      cmocka_unit_test(test_block_write),
       cmocka_unit_test(test_pages_by_cost),
       cmocka_unit_test(test_outbox_in_blocks_without_memory),
+      cmocka_unit_test(test_outbox_moves_on_without_memory),
       cmocka_unit_test(test_outbox_limits), cmocka_unit_test(test_outbox_holds),
       cmocka_unit_test(test_cause_is_sticky),
       cmocka_unit_test(test_list_without_memory),

@@ -537,14 +537,12 @@ static void check_walk(const messaging__log *log) {
   assert_true(place.chunk == end.chunk && place.offset == end.offset);
 }
 
-/* Appends, finds, walks and trims; how many of the chunks that were seen were blocks, and how many of these had been made ready before. */
-static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *ready_blocks) {
+/* Appends, finds, walks and trims; how many of the chunks that were seen were blocks, and how many of these had been used before. */
+static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, size_t *used_blocks) {
   messaging__log log = {0};
-  messaging__paging paging;
-  messaging__buffer *ready = NULL;
-  size_t blocks = 0, trimmed = 0;
-  *ready_blocks = 0;
-  messaging__paging_init(&paging, MESSAGING__HISTORY_PATIENCE, MESSAGING__BLOCK_BYTES);
+  messaging__buffer *used = NULL;
+  size_t blocks = 0;
+  *used_blocks = 0;
   messaging__log_init(&log, limit);
   check_walk(&log);
   check_find(&log, 1);
@@ -567,19 +565,11 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
     if (below(50) == 0) messaging__log_drop(&log);
     if (log.chunks.count == 0) assert_true(log.first == log.next && log.bytes == 0);
     else blocks += kept.owner->capacity >= MESSAGING__BLOCK_BYTES;
-    if (log.chunks.count && kept.owner == ready && kept.data == ready->data + 4) ++*ready_blocks;
-    if (log.spare && log.spare != ready) { /* was trimmed */
-      ready = log.spare;
-      assert_true(ready->references == 1 && ready->capacity >= MESSAGING__BLOCK_BYTES);
-      trimmed++;
-    } else if (log.spare_bytes && !log.spare && below(2)) {
-      log.spare = ready = messaging__log_ready(log.spare_bytes, &paging, 0);
-      assert_true(ready->capacity >= log.spare_bytes);
-      log.spare_bytes = 0;
-    }
+    if (used && kept.owner == used && kept.data == used->data + 4) ++*used_blocks;
+    used = log.spare;
+    if (used) assert_true(used->references == 1 && used->capacity >= MESSAGING__BLOCK_BYTES);
   }
   assert_true(log.first > 1);
-  assert_int_equal(trimmed > 0, blocks > 0);
   messaging__log_free(&log);
   return blocks;
 }
@@ -587,17 +577,17 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
 /* Small frames behind each other, large ones in chunks of their own, all found by number, across chunks and after trimming. */
 static void test_log(void **state) {
   (void)state;
-  size_t ready;
-  assert_int_equal(use_log(1 << 20, 4000, 400, 90000, &ready), 0);
-  assert_int_equal(ready, 0);
+  size_t used;
+  assert_int_equal(use_log(1 << 20, 4000, 400, 90000, &used), 0);
+  assert_int_equal(used, 0);
 }
 
-/* A large log goes on in blocks, which take all but the very large frames; in one that was made ready meanwhile, if there is one. */
+/* A large log goes on in blocks, which take all but the very large frames, and are used again. */
 static void test_log_in_blocks(void **state) {
   (void)state;
-  size_t ready;
-  assert_true(use_log((size_t)64 << 20, 1500, 60000, 3 << 20, &ready) > 100);
-  assert_true(ready > 3);
+  size_t used;
+  assert_true(use_log((size_t)64 << 20, 1500, 60000, 3 << 20, &used) > 100);
+  assert_true(used > 3);
 }
 
 /* A place at the end finds what is appended later. */
@@ -699,7 +689,74 @@ static void take_front(messaging__outbox *outbox) {
   messaging__outbox_release(outbox, size);
 }
 
-/* In a burst batches share blocks; the last one that is dropped takes its block along, a batch that outgrows its block moves out. The blocks are kept for
+/* What batches a burst makes of messages of this size, all of which wait. */
+static void check_batches(size_t bytes, uint32_t messages, size_t messages_max, size_t least_of_most) {
+  messaging__outbox outbox;
+  messaging__outgoing batch = {NULL, 0, 0, false};
+  uint32_t taken = 0, largest = 0;
+  assert_true(messaging__outbox_init(&outbox, (size_t)64 << 20, 16 << 20));
+  for (uint32_t i = 0; i < messages; i++) assert_int_equal(put(&outbox, MESSAGING__RELAY, bytes, 0), MESSAGING_OK);
+  while (messaging__outbox_take(&outbox, MESSAGING__FLOWS, &batch)) {
+    size_t size = batch.buffer->size;
+    assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, size - MESSAGING__AT_PAYLOAD, batch.count));
+    assert_true(batch.count <= messages_max || size < 2 * MESSAGING__SEAL_BYTES + bytes);
+    assert_true(batch.count == 1 || size <= MESSAGING__GROWN_BYTES);
+    assert_true(batch.count == 1 || size < 2 * MESSAGING__SEAL_BYTES + bytes || batch.buffer->block); /* it was not moved while it grew */
+    if (batch.count > largest) largest = batch.count;
+    taken += batch.count;
+    messaging__buffer_drop(batch.buffer);
+    messaging__outbox_release(&outbox, size);
+  }
+  assert_int_equal(taken, messages);
+  assert_true(largest >= least_of_most);
+  messaging__outbox_free(&outbox);
+}
+
+/* While much waits, batches grow: those of small messages to twice the size that they have otherwise, others as long as they have few messages. */
+static void test_outbox_batches_grow(void **state) {
+  (void)state;
+  check_batches(100, 50000, MESSAGING__GROWN_MESSAGES, 2 * MESSAGING__SEAL_BYTES / 110);
+  check_batches(4096, 4000, MESSAGING__GROWN_MESSAGES, MESSAGING__GROWN_MESSAGES);
+  check_batches(16384, 2000, MESSAGING__GROWN_MESSAGES, 40);
+  check_batches(262144, 100, 3, 3);
+  check_batches(500000, 60, 1, 1);
+}
+
+/* A message for which a batch that is large enough has no room, in its block or by its limit, goes to the next one, be it taken in the end or not. */
+static void test_outbox_moves_on(void **state) {
+  (void)state;
+  for (int large = 0; large < 2; large++)
+    for (int fault = 0; fault < 3; fault++) {
+      messaging__outbox outbox;
+      messaging__outgoing batch = {NULL, 0, 0, false};
+      uint32_t count = 0, taken = 0;
+      assert_true(messaging__outbox_init(&outbox, (size_t)64 << 20, 2 << 20));
+      for (; outbox.bytes < (size_t)8 << 20 || outbox.open.buffer == NULL || outbox.open.count < 3 || outbox.open.buffer->size < 2 * MESSAGING__SEAL_BYTES; count++)
+        assert_int_equal(put(&outbox, MESSAGING__RELAY, 30000, 0), MESSAGING_OK);
+      messaging__buffer *before = outbox.open.buffer;
+      size_t size = before->size, ready = outbox.ready.count, bytes = outbox.bytes;
+      uint32_t open = outbox.open.count;
+      size_t message = large ? (2u << 20) - 5 : MESSAGING__GROWN_BYTES;
+      messaging_status expected = fault == 0 ? MESSAGING_OK : fault == 1 ? MESSAGING_EENCODE : MESSAGING_ETOOBIG;
+      assert_int_equal(put(&outbox, MESSAGING__RELAY, fault == 2 ? 2u << 20 : message, fault == 1), expected);
+      assert_int_equal(outbox.ready.count, ready + 1 + (fault == 0));
+      assert_int_equal(outbox.bytes, bytes + (fault == 0 ? MESSAGING__AT_PAYLOAD + message + 5 : 0));
+      const messaging__outgoing *full = (const messaging__outgoing *)messaging__ring_at(&outbox.ready, ready);
+      assert_true(full->buffer == before && before->size == size && full->count == open);
+      assert_int_equal(put(&outbox, MESSAGING__RELAY, 30000, 0), MESSAGING_OK);
+      while (messaging__outbox_take(&outbox, MESSAGING__FLOWS, &batch)) {
+        assert_true(messaging__holds(batch.buffer->data + MESSAGING__AT_PAYLOAD, batch.buffer->size - MESSAGING__AT_PAYLOAD, batch.count));
+        taken += batch.count;
+        messaging__outbox_release(&outbox, batch.buffer->size);
+        messaging__buffer_drop(batch.buffer);
+      }
+      assert_int_equal(taken, count + 1 + (fault == 0));
+      assert_int_equal(outbox.bytes, 0);
+      messaging__outbox_free(&outbox);
+    }
+}
+
+/* In a burst batches share blocks; the last one that is dropped takes its block along. The blocks are kept for
  * the next burst, which begins in them, until there is none for many batches, or nothing at all for a heartbeat. */
 static void test_outbox_burst(void **state) {
   (void)state;
@@ -718,7 +775,7 @@ static void test_outbox_burst(void **state) {
     messaging__outbox_release(&outbox, size);
   }
   assert_int_equal(messages, 3000);
-  assert_true(parts > 50);
+  assert_true(parts > 30);
   assert_int_equal(outbox.bytes, 0);
   size_t kept = outbox.blocks.count;
   assert_true(kept > 2);
@@ -1037,6 +1094,8 @@ int main(void) {
       cmocka_unit_test(test_log),
       cmocka_unit_test(test_log_in_blocks),
       cmocka_unit_test(test_log_place_at_the_end),
+      cmocka_unit_test(test_outbox_batches_grow),
+      cmocka_unit_test(test_outbox_moves_on),
       cmocka_unit_test(test_outbox_burst),
       cmocka_unit_test(test_outbox_blocks_go_round),
       cmocka_unit_test(test_part_outgrows_its_block),
