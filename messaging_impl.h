@@ -24,7 +24,7 @@
  *     lets go of core looks there (kick, unlock); where that may be to wait for progress, the background thread is woken instead. So no send
  *     waits for a step, and no message is left behind.
  *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
- * Where libzmq's thread and another want the same one of several processors, libzmq's goes first (shorten_slice).
+ * Where libzmq's thread and another want the same one of several processors, libzmq's goes first, and where there is only one, last (set_slice).
  *   An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
  * whoever stops earlier sees to another step; the output socket is looked at again after everything that was sent (look_at_out).
  *
@@ -86,7 +86,8 @@
  *   its connections as they are.
  * - Whoever sends is about to sleep, and libzmq's thread, woken on the same processor, waited until it did, or was moved to another one, which takes
  *   longer still. With a slice a little shorter than others' it goes first: on two cores a round trip takes 0.81 to 0.94 times what libzmq's takes, in
- *   place of 1.08. On a single core that would only cost a switch whenever somebody sends. Slices are Linux's means for this (from 6.12 on), and need no
+ *   place of 1.08. On a single core that would cost a switch whenever somebody sends, so there it has a longer one: whoever sends goes on until it sleeps,
+ *   and beside workers that compute all the time messages arrive sooner. Slices are Linux's means for this (from 6.12 on), and need no
  *   privilege; they change who is first, not who gets how much. libzmq's thread inherits its own from one that makes the sockets and ends; no thread of
  *   the application's has it.
  * - Limits are on bytes that wait, everywhere, and a full queue says so to whoever could stop: the sending application (EFULL), the worker
@@ -5069,31 +5070,31 @@ static inline void messaging__keep_heap(void) {
   free(area);
 }
 
-/* Whether this thread may run on more than one processor. */
-static inline bool messaging__has_processors(void) {
+/* How many processors this thread may run on; 0: more than we can count. */
+static inline int messaging__processors(void) {
   unsigned long set[MESSAGING__CPUS_MAX / (8 * sizeof(unsigned long))] = {0};
-  if (syscall(SYS_sched_getaffinity, 0, sizeof set, set) < 0) return false;
+  if (syscall(SYS_sched_getaffinity, 0, sizeof set, set) < 0) return 0;
   int count = 0;
   for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) count += __builtin_popcountl(set[i]);
-  return count > 1;
+  return count;
 }
 
-/* Gives this thread a somewhat shorter slice than others have, which from Linux 6.12 on is the sched_runtime of SCHED_OTHER (sched_setattr(2)). It gets
- * no more of a processor by that, but when it wakes on one where a longer slice runs, it goes first. All else stays as it is; so does the slice, where
- * the kernel has none or does not let us. */
-static inline void messaging__shorten_slice(void) {
+/* Gives this thread a somewhat shorter slice than others have, or on a single processor a longer one, which from Linux 6.12 on is the sched_runtime of
+ * SCHED_OTHER (sched_setattr(2)). It gets no more or less of a processor by that, but when it wakes where a longer slice runs, it goes first. All else
+ * stays as it is; so does the slice, where the kernel has none or does not let us. */
+static inline void messaging__set_slice(void) {
   messaging__sched_attr attr;
   memset(&attr, 0, sizeof attr);
   if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) != 0 || attr.policy != SCHED_OTHER || attr.runtime_ns == 0) return;
-  attr.runtime_ns -= attr.runtime_ns / 8;
+  uint64_t change_ns = attr.runtime_ns / 8;
+  attr.runtime_ns = messaging__processors() == 1 ? attr.runtime_ns + change_ns : attr.runtime_ns - change_ns;
   (void)syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
-/* Makes the sockets, on a thread of its own: with the first of them libzmq starts its threads, which have the slice of the one that starts them. On a
- * single processor, to go first only costs a switch between threads. */
+/* Makes the sockets, on a thread of its own: with the first of them libzmq starts its threads, which have the slice of the one that starts them. */
 static inline void *messaging__make_sockets(void *argument) {
   messaging__handle *handle = (messaging__handle *)argument;
-  if (messaging__has_processors()) messaging__shorten_slice();
+  messaging__set_slice();
   handle->in = zmq_socket(handle->context, handle->is_im ? ZMQ_PULL : ZMQ_SUB);
   handle->out = handle->in ? zmq_socket(handle->context, handle->is_im ? ZMQ_XPUB : ZMQ_PUSH) : NULL; /* after a failure libzmq would begin anew, and abort */
   return NULL;

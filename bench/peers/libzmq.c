@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "../note.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -55,7 +56,9 @@ static void set_slice(attributes a, uint64_t slice_ns) {
 static void *open_first_socket(const scene *s, void *context, int type) {
   attributes a = {0};
   bool slice = s->system == &peer_libzmq_slice && syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) == 0 && a.slice_ns > 0;
-  if (slice) set_slice(a, a.slice_ns - a.slice_ns / 8); /* as the library does */
+  cpu_set_t cpus;
+  bool many = sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+  if (slice) set_slice(a, many ? a.slice_ns - a.slice_ns / 8 : a.slice_ns + a.slice_ns / 8); /* as the library does */
   void *socket = open_socket(context, type);
   if (slice) set_slice(a, a.slice_ns);
   return socket;
@@ -258,7 +261,7 @@ const peer peer_libzmq_echo = {
 
 const peer peer_libzmq_slice = {
     .name = "libzmq-slice",
-    .setup = "libzmq, and its threads have the slice that the library gives them (Linux 6.12 and later), on one core, too",
+    .setup = "libzmq, and its threads have the slice that the library gives them (Linux 6.12 and later)",
     COMMON,
 };
 
