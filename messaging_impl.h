@@ -524,18 +524,14 @@ static inline messaging__buffer *messaging__block_new(size_t least) {
   return block;
 }
 
-static inline void messaging__touch(uint8_t *data, size_t size) {
-  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
-}
-
 /* Copies to the end of a block in small pages, of which block->size bytes have been touched. What is new of a larger copy is touched piece by piece
- * just before: that costs less than a page fault for each page, and the bytes are still in the processor's cache when they are written. */
+ * just before: that costs less than a page fault for each page, and the bytes are still in the processor's cache when they are written. Where the
+ * kernel cannot do that, they are touched as they are written. */
 static inline void messaging__block_write(messaging__buffer *block, uint8_t *to, const uint8_t *from, size_t size) {
   for (size_t piece; size > 0; to += piece, from += piece, size -= piece) {
     piece = (size_t)messaging__earlier(size, MESSAGING__TOUCH_BYTES);
     size_t end = (size_t)(to - block->data) + piece, touched = (block->size + 4095) & ~(size_t)4095;
-    if (piece >= MESSAGING__TOUCH_BYTES / 2 && end > touched) messaging__touch(block->data + touched, end - touched);
+    if (piece >= MESSAGING__TOUCH_BYTES / 2 && end > touched) madvise(block->data + touched, end - touched, MESSAGING__MADV_POPULATE_WRITE);
     if (end > block->size) block->size = end;
     memcpy(to, from, piece);
   }
@@ -554,6 +550,12 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* For memory that holds nothing yet. */
+static inline void messaging__touch(uint8_t *data, size_t size) {
+  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
 }
 
 /* Chooses the pages of a new block and touches its beginning: a huge page, or as much as says what small ones cost; the rest when it is written. */
