@@ -100,6 +100,20 @@ static void test_sizes_from_nothing_to_megabytes(void **state) {
   finish(w);
 }
 
+/* Bursts of messages of all sizes at once: in frames of many small ones and of a few large ones, some too large for what is left of a frame's memory. */
+static void test_bursts_of_all_sizes(void **state) {
+  world *w = *state;
+  enum { WORKERS = 3, FEW = 120, MANY = 1500, TOTAL = 2 * FEW + MANY };
+  start(w, WORKERS, NULL, NULL);
+  post(&w->workers[0], TALK(.first = 10000, .count = FEW, .spread = 400000, .relays = TOTAL - FEW));
+  post(&w->workers[1], TALK(.first = 20000, .count = MANY, .spread = 12000, .relays = TOTAL - MANY));
+  post(&w->workers[2], TALK(.relays = TOTAL));
+  assert_ok(im_talk(w, TALK(.first = 30000, .count = FEW, .size = 60000, .spread = 100000, .relays = TOTAL - FEW)).status);
+  for (size_t i = 0; i < WORKERS; i++) assert_ok(await(&w->workers[i]).status);
+  check_one_order(w, WORKERS, TOTAL);
+  finish(w);
+}
+
 /* message_bytes_max is exact, on both sides, and what it refuses disturbs nothing. */
 static void test_too_big(void **state) {
   world *w = *state;
@@ -378,6 +392,7 @@ int main(void) {
       WITH_BOTH(test_equal_payloads_are_different_messages),
       WITH_BOTH(test_supervisor_sends_before_anybody_is_listed),
       WITH_BOTH(test_sizes_from_nothing_to_megabytes),
+      WITH_BOTH(test_bursts_of_all_sizes),
       WITH_BOTH(test_too_big),
       WITH_BOTH(test_encode_that_fails_is_rolled_back),
       WITH_THREADS(test_deepest_nesting_arrives),
