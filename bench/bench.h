@@ -13,6 +13,7 @@
 #define WORKERS_MAX 300u
 #define ROUNDS_MAX_SUITE 32u
 #define PAIR_TURNS 4u /* in a round, of the two systems that goals compare, where one turn says little; of the others one */
+#define TURNS_MAX 8u  /* where it says least */
 #define RECEIVE_TIMEOUT_MS 20000 /* so long without any message, and the rest counts as lost */
 
 /* ==== A message =======================================================================================================
@@ -144,7 +145,7 @@ void scene_path(const scene *s, char *out, size_t size, const char *prefix, cons
 /* ==== Results ========================================================================================================= */
 
 typedef struct {
-  double values[ROUNDS_MAX_SUITE * PAIR_TURNS]; /* NAN: that one was not measured */
+  double values[ROUNDS_MAX_SUITE * TURNS_MAX]; /* NAN: that one was not measured */
   size_t count;
 } series;
 
