@@ -79,8 +79,8 @@
  *   ranges are asked for.
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
- * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, a sender's pages
- *   are chosen by what they cost last time, and what a large frame needs of history is touched at once, just before the frame is copied there.
+ * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, what is
+ *   written next is touched 64 KB at a time, and a sender's next block is made ready by the background thread, in huge pages, as long as those are cheap.
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
  *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
@@ -240,7 +240,7 @@ enum {
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
   MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages */
-  MESSAGING__DEAR_PATIENCE = 64,            /* times 2 MB of new memory in small pages until huge ones are tried again, after one that was dearer */
+  MESSAGING__DEAR_PATIENCE = 64,            /* blocks in small pages until a huge one is tried again, after one that was dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
@@ -458,6 +458,7 @@ struct messaging__buffer {
   messaging__buffer *block;             /* that data is a part of */
   uint8_t *data;
   size_t size, capacity;
+  size_t touched; /* of a block: so much from its beginning has been */
 };
 
 typedef struct {
@@ -474,6 +475,7 @@ static inline void messaging__buffer_init(messaging__buffer *buffer, uint8_t *da
   buffer->data = data;
   buffer->size = size;
   buffer->capacity = capacity;
+  buffer->touched = 0;
 }
 
 static inline void messaging__joined_free(messaging__buffer *buffer) { MESSAGING_FREE(buffer); }
@@ -524,54 +526,40 @@ static inline messaging__buffer *messaging__block_new(size_t least) {
   return block;
 }
 
-/* Copies to the end of a block in small pages, of which block->size bytes have been touched. What is new of a larger copy is touched piece by piece
- * just before: that costs less than a page fault for each page, and the bytes are still in the processor's cache when they are written. Where the
- * kernel cannot do that, they are touched as they are written. */
-static inline void messaging__block_write(messaging__buffer *block, uint8_t *to, const uint8_t *from, size_t size) {
-  for (size_t piece; size > 0; to += piece, from += piece, size -= piece) {
-    piece = (size_t)messaging__earlier(size, MESSAGING__TOUCH_BYTES);
-    size_t end = (size_t)(to - block->data) + piece, touched = (block->size + 4095) & ~(size_t)4095;
-    if (piece >= MESSAGING__TOUCH_BYTES / 2 && end > touched) madvise(block->data + touched, end - touched, MESSAGING__MADV_POPULATE_WRITE);
-    if (end > block->size) block->size = end;
-    memcpy(to, from, piece);
-  }
-}
-
-/* What new memory cost last. To touch it for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are written there;
- * in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six times as much. So
- * huge pages are tried after some small ones, and go on until one was dearer. */
-typedef struct {
-  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones, last time */
-  uint32_t small;    /* times that they did since a huge one was dearer, */
-  uint32_t patience; /* and times that they do before the next try */
-} messaging__paging;
-
 static inline uint64_t messaging__thread_cpu_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* For memory that holds nothing yet. */
-static inline void messaging__touch(uint8_t *data, size_t size) {
-  bool touched = madvise(data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < size; at += 4096) data[at] = 0;
+/* Touches a new block, all of it in huge pages or its beginning in small ones, and says what CPU a huge page's bytes took, or would have taken. */
+static inline uint64_t messaging__page_in(messaging__buffer *block, bool huge) {
+  const size_t size = huge ? block->capacity : (size_t)4 * MESSAGING__TOUCH_BYTES;
+  if (huge) madvise(block->data, block->capacity, MESSAGING__MADV_HUGEPAGE);
+  uint64_t begun_ns = messaging__thread_cpu_ns();
+  bool touched = madvise(block->data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < size; at += 4096) block->data[at] = 0;
+  block->touched = size;
+  return (messaging__thread_cpu_ns() - begun_ns) * MESSAGING__BLOCK_BYTES / size;
 }
 
-/* Chooses the pages of a new block and touches its beginning: a huge page, or as much as says what small ones cost; the rest when it is written. */
-static inline void messaging__page_in(uint8_t *data, size_t size, messaging__paging *paging) {
-  bool huge = paging->small >= paging->patience;
-  size_t touched = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)4 * MESSAGING__TOUCH_BYTES;
-  if (huge) madvise(data, size, MESSAGING__MADV_HUGEPAGE);
-  uint64_t begun_ns = messaging__thread_cpu_ns();
-  messaging__touch(data, touched);
-  uint64_t cost_ns = messaging__thread_cpu_ns() - begun_ns;
-  if (!huge) {
-    paging->small_ns = cost_ns * (MESSAGING__BLOCK_BYTES / touched);
-    paging->small++;
-  } else if (cost_ns > paging->small_ns) {
-    paging->small = 0;
-    paging->patience = MESSAGING__DEAR_PATIENCE;
+/* Touches new memory up to there, if the kernel can do that ahead: it costs less than a page fault for each page. Else that happens as it is written. */
+static inline void messaging__block_touch(messaging__buffer *block, size_t end) {
+  const size_t page = 4096, step = MESSAGING__TOUCH_BYTES;
+  if (end <= block->touched) return;
+  size_t from = (block->touched + page - 1) & ~(page - 1), to = (end + step - 1) / step * step;
+  madvise(block->data + from, to - from, MESSAGING__MADV_POPULATE_WRITE);
+  block->touched = to;
+}
+
+/* Copies to somewhere in a block: larger pieces touch its memory just before, so that it is still in the processor's cache when they are written. */
+static inline void messaging__block_write(messaging__buffer *block, uint8_t *to, const uint8_t *from, size_t size) {
+  for (size_t piece; size > 0; to += piece, from += piece, size -= piece) {
+    piece = (size_t)messaging__earlier(size, MESSAGING__TOUCH_BYTES);
+    size_t end = (size_t)(to - block->data) + piece;
+    if (piece >= MESSAGING__TOUCH_BYTES / 2) messaging__block_touch(block, end);
+    if (end > block->touched) block->touched = end;
+    memcpy(to, from, piece);
   }
 }
 
@@ -1367,6 +1355,19 @@ typedef enum {
   MESSAGING__HOLDS_ALL   /* nothing can go out before something arrives */
 } messaging__hold;
 
+/* What new blocks cost last. To touch their memory for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are
+ * written there; in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six
+ * times as much, milliseconds. No call tells. So senders take small pages, and the background thread makes a block of a huge one ready: the next for each
+ * that is taken, or, after one that was dearer, for another try after some in small pages. */
+typedef struct {
+  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
+  uint32_t small;    /* blocks in small pages since the last try, */
+  uint32_t patience; /* and until the next */
+  bool cheap;        /* the last one was */
+} messaging__paging;
+
+typedef enum { MESSAGING__NO_TRY, MESSAGING__TRY_WANTED, MESSAGING__TRY_ASKED } messaging__try;
+
 typedef struct {
   pthread_mutex_t lock;
   pthread_cond_t room;
@@ -1376,7 +1377,10 @@ typedef struct {
   size_t seal_bytes, grown_bytes; /* an open batch of this size is closed, or may be at most this large: small where messages and queues are */
   size_t hint, each; /* size of the last batch, and of a message in it */
   messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
-  messaging__paging paging; /* for new ones */
+  messaging__buffer *spare; /* a new one in huge pages, */
+  size_t spare_bytes;       /* or how large it is to be */
+  messaging__paging paging;
+  uint32_t page_try;        /* of messaging__try; stored under the lock */
   uint32_t calm;          /* so many batches in a row were no burst's */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
@@ -1446,6 +1450,7 @@ static inline void messaging__drop_blocks(messaging__ring *blocks) {
 static inline void messaging__outbox_free(messaging__outbox *outbox) {
   messaging__outbox_clear(outbox);
   messaging__drop_blocks(&outbox->blocks);
+  messaging__buffer_drop(outbox->spare);
   messaging__ring_free(&outbox->ready);
   pthread_cond_destroy(&outbox->room);
   pthread_mutex_destroy(&outbox->lock);
@@ -1481,6 +1486,40 @@ static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbo
   return first;
 }
 
+/* A new block with so much room; there should be another one by the time that it is full. */
+static inline messaging__buffer *messaging__outbox_new_block(messaging__outbox *outbox, size_t room) {
+  messaging__paging *paging = &outbox->paging;
+  messaging__buffer *block = outbox->spare;
+  outbox->spare = NULL;
+  if (!block || block->capacity < room) {
+    messaging__buffer_drop(block);
+    block = messaging__block_new(2 * outbox->hint);
+    if (!block) return NULL;
+    paging->small_ns = messaging__page_in(block, false);
+    paging->small++;
+  }
+  bool due = paging->cheap || paging->small >= paging->patience;
+  if (due && MESSAGING__LOAD(&outbox->page_try) == MESSAGING__NO_TRY) {
+    outbox->spare_bytes = 2 * outbox->hint;
+    MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__TRY_WANTED);
+  }
+  return block;
+}
+
+/* The background thread's: makes a block ready, if it was asked to. One that was dear is as good, once it is there. */
+static inline void messaging__outbox_try_page(messaging__outbox *outbox) {
+  if (MESSAGING__LOAD(&outbox->page_try) != MESSAGING__TRY_ASKED) return;
+  messaging__buffer *block = messaging__block_new(outbox->spare_bytes);
+  uint64_t cost_ns = block ? messaging__page_in(block, true) : UINT64_MAX;
+  pthread_mutex_lock(&outbox->lock);
+  outbox->paging.cheap = cost_ns <= outbox->paging.small_ns;
+  outbox->paging.small = 0;
+  outbox->paging.patience = MESSAGING__DEAR_PATIENCE;
+  outbox->spare = block;
+  MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__NO_TRY);
+  pthread_mutex_unlock(&outbox->lock);
+}
+
 /* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up
  * with goes round in few of them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
 static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
@@ -1490,11 +1529,8 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (block && block->capacity - block->size >= room) return block;
   if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
   while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
-  if (!block) {
-    block = messaging__block_new(2 * outbox->hint);
-    if (!block) return NULL;
-    messaging__page_in(block->data, block->capacity, &outbox->paging);
-  }
+  if (!block) block = messaging__outbox_new_block(outbox, room);
+  if (!block) return NULL;
   messaging__ring_push(&outbox->blocks, &block);
   return block;
 }
@@ -1556,9 +1592,11 @@ typedef struct {
 } messaging__sink;
 
 static inline void messaging__sink_begin(messaging__sink *sink) {
-  const messaging__buffer *buffer = sink->outbox->open.buffer;
+  const messaging__buffer *buffer = sink->outbox->open.buffer, *block = buffer->block;
+  size_t end = (size_t)messaging__earlier(buffer->capacity, sink->size_max), begin = block ? (size_t)(buffer->data - block->data) : 0;
+  if (block && begin + end > block->touched) end = block->touched > begin + buffer->size ? block->touched - begin : buffer->size;
   sink->at = buffer->data + buffer->size;
-  sink->room = (buffer->capacity < sink->size_max ? buffer->capacity : sink->size_max) - buffer->size;
+  sink->room = end - buffer->size;
 }
 
 static inline void messaging__sink_end(messaging__sink *sink) {
@@ -1586,15 +1624,26 @@ static inline bool messaging__sink_move_on(messaging__sink *sink) {
   return true;
 }
 
+/* Makes room in the open batch for so much more, as far as it may grow. */
+static inline messaging_status messaging__sink_reserve(messaging__sink *sink, size_t size) {
+  const messaging__outbox *outbox = sink->outbox;
+  messaging__buffer *buffer = outbox->open.buffer;
+  if (size > (size_t)messaging__earlier(buffer->capacity, sink->size_max) - buffer->size) {
+    if (outbox->open.count && sink->before >= outbox->seal_bytes && !messaging__sink_move_on(sink)) return MESSAGING_ENOMEM;
+    buffer = outbox->open.buffer;
+    if (size > sink->size_max - buffer->size) return MESSAGING_ETOOBIG;
+    if (!messaging__buffer_reserve(buffer, buffer->size + size)) return MESSAGING_ENOMEM;
+  }
+  messaging__buffer *block = buffer->block;
+  if (block) messaging__block_touch(block, (size_t)(buffer->data - block->data) + buffer->size + size);
+  return MESSAGING_OK;
+}
+
 /* A write for which there is no room yet. Apart, so that the common case stays small. */
 MESSAGING__UNUSED __attribute__((noinline)) static int messaging__sink_grow(messaging__sink *sink, const char *bytes, size_t size) {
-  messaging__outbox *outbox = sink->outbox;
   messaging__sink_end(sink);
   sink->room = 0;
-  if (sink->fault == MESSAGING_OK && outbox->open.count && sink->before >= outbox->seal_bytes && !messaging__sink_move_on(sink)) sink->fault = MESSAGING_ENOMEM;
-  messaging__buffer *buffer = outbox->open.buffer;
-  if (sink->fault == MESSAGING_OK && size > sink->size_max - buffer->size) sink->fault = MESSAGING_ETOOBIG;
-  if (sink->fault == MESSAGING_OK && !messaging__buffer_reserve(buffer, buffer->size + size)) sink->fault = MESSAGING_ENOMEM;
+  if (sink->fault == MESSAGING_OK) sink->fault = messaging__sink_reserve(sink, size);
   if (sink->fault != MESSAGING_OK) return -1;
   messaging__sink_begin(sink);
   memcpy(sink->at, bytes, size);
@@ -1709,15 +1758,19 @@ static inline void messaging__outbox_release(messaging__outbox *outbox, size_t b
 /* A heartbeat is due and nothing waits: the blocks of the last burst are not kept for another one. */
 static inline void messaging__outbox_rest(messaging__outbox *outbox) {
   messaging__ring blocks;
+  messaging__buffer *spare = NULL;
   messaging__ring_init(&blocks, sizeof(messaging__buffer *));
   pthread_mutex_lock(&outbox->lock);
   if (outbox->bytes == 0) {
     messaging__ring none = blocks;
     blocks = outbox->blocks;
     outbox->blocks = none;
+    spare = outbox->spare;
+    outbox->spare = NULL;
   }
   pthread_mutex_unlock(&outbox->lock);
   messaging__drop_blocks(&blocks);
+  messaging__buffer_drop(spare);
 }
 
 static inline bool messaging__outbox_empty(messaging__outbox *outbox) {
@@ -4957,6 +5010,7 @@ static inline void *messaging__main(void *argument) {
     count = 0;
     if (stop) return NULL;
     if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
+    messaging__outbox_try_page(&handle->outbox);
     count = epoll_wait(handle->epoll_fd, events, (int)(sizeof events / sizeof events[0]), -1);
     MESSAGING__ADD(&handle->wakeups, (uint64_t)1);
   }
@@ -5691,8 +5745,11 @@ static inline messaging_status messaging__send(messaging__handle *handle, uint8_
     }
     outbox->blocked--;
   }
+  bool try_page = MESSAGING__LOAD(&outbox->page_try) == MESSAGING__TRY_WANTED;
+  if (try_page) MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__TRY_ASKED);
   pthread_mutex_unlock(&outbox->lock);
   if (status == MESSAGING_OK && urgent) messaging__hurry_out(handle);
+  if (try_page) messaging__wake(handle);
   if (status == MESSAGING_ENOTRUNNING && MESSAGING__LOAD(&handle->inbox.ended)) return handle->inbox.cause;
   return status;
 }

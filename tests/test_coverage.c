@@ -156,7 +156,7 @@ static void test_block_write(void **state) {
     messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
     assert_non_null(block);
     for (int again = 0; again < 2; again++) {
-      size_t at = 0, before = block->size;
+      size_t at = 0, before = block->touched;
       touches = 0;
       fail_call = fails ? ADVICE : NOTHING;
       for (size_t i = 0; i < SIZES; i++) {
@@ -167,7 +167,7 @@ static void test_block_write(void **state) {
         for (size_t k = 1; k <= PREFIX; k++) assert_int_equal(block->data[at - k], 0xff);
         assert_memory_equal(block->data + at, bytes, size);
         at += size;
-        assert_int_equal(block->size, again ? before : at);
+        assert_true(again ? block->touched == before : block->touched >= at && block->touched < at + MESSAGING__TOUCH_BYTES);
       }
       fail_call = NOTHING;
       assert_int_equal(touches, again ? 0 : 2 * PIECES + 2);
@@ -177,32 +177,52 @@ static void test_block_write(void **state) {
   free(bytes);
 }
 
-/* Times in a row that pages are touched in small ones before huge ones are tried; what those had cost is made up. */
-static unsigned small_before_huge(uint8_t *data, messaging__paging *paging, uint64_t small_ns) {
-  for (unsigned small = 0;; small++) {
-    huge_asked = 0;
-    paging->small_ns = small_ns;
-    messaging__page_in(data, MESSAGING__BLOCK_BYTES, paging);
-    if (huge_asked) return small;
-    assert_true(paging->small_ns > 0 && paging->small_ns < UINT64_MAX);
+/* Blocks that are taken until the background thread is asked for one, which it makes; what small pages had cost is made up. */
+static unsigned blocks_before_try(messaging__outbox *outbox, uint64_t small_ns) {
+  unsigned count = 0;
+  while (outbox->page_try != MESSAGING__TRY_WANTED) {
+    messaging__buffer *spare = outbox->spare, *block = messaging__outbox_new_block(outbox, 1000);
+    assert_non_null(block);
+    assert_true(!spare || block == spare);
+    assert_null(outbox->spare);
+    messaging__buffer_drop(block);
+    count++;
   }
+  huge_asked = 0;
+  messaging__outbox_try_page(outbox);
+  assert_true(huge_asked == 0 && !outbox->spare); /* nobody has asked */
+  if (count > 1) assert_true(outbox->paging.small_ns > 0 && outbox->paging.small_ns < UINT64_MAX); /* measured anew */
+  outbox->page_try = MESSAGING__TRY_ASKED;
+  outbox->paging.small_ns = small_ns;
+  messaging__outbox_try_page(outbox);
+  assert_int_equal(outbox->page_try, MESSAGING__NO_TRY);
+  assert_int_equal(huge_asked, outbox->spare != NULL);
+  if (outbox->spare) assert_true(outbox->spare->capacity >= 2 * outbox->hint && outbox->spare->touched == outbox->spare->capacity);
+  return count;
 }
 
-/* Huge pages are tried after some small ones, go on while they are no dearer, and are left alone for long when they were. */
+/* A block in a huge page is made ready after the first in small ones, and the next for each that is taken, until one was dearer: then after many in small
+ * ones. What sends never makes one itself. */
 static void test_pages_by_cost(void **state) {
   (void)state;
-  enum { CHEAPER = 3, FIRST = 8 };
+  enum { CHEAPER = 3 };
   const uint64_t dear = 0, cheap = UINT64_MAX;
-  messaging__paging paging = {0, 0, FIRST};
-  messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
-  assert_non_null(block);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), FIRST);
-  for (int i = 0; i < CHEAPER; i++) assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
-  assert_int_equal(small_before_huge(block->data, &paging, dear), 0);
-  assert_int_equal(small_before_huge(block->data, &paging, dear), MESSAGING__DEAR_PATIENCE);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), MESSAGING__DEAR_PATIENCE);
-  assert_int_equal(small_before_huge(block->data, &paging, cheap), 0);
-  messaging__buffer_drop(block);
+  messaging__outbox outbox;
+  assert_true(messaging__outbox_init(&outbox, 1 << 24, 1 << 20));
+  outbox.hint = 1;
+  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_try(&outbox, cheap), 1);
+  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_try(&outbox, dear), i ? 1 + MESSAGING__DEAR_PATIENCE : 1); /* one was made all the same */
+  assert_int_equal(blocks_before_try(&outbox, cheap), 1 + MESSAGING__DEAR_PATIENCE);
+  outbox.hint = MESSAGING__BLOCK_BYTES;
+  assert_true(outbox.spare && outbox.spare->capacity < 2 * MESSAGING__BLOCK_BYTES);
+  messaging__buffer *large = messaging__outbox_new_block(&outbox, 2 * MESSAGING__BLOCK_BYTES); /* not the one that is ready */
+  assert_true(large && large->capacity >= 2 * MESSAGING__BLOCK_BYTES && !outbox.spare);
+  messaging__buffer_drop(large);
+  outbox.page_try = MESSAGING__TRY_ASKED;
+  fail_at = 1;
+  messaging__outbox_try_page(&outbox);
+  assert_true(outbox.page_try == MESSAGING__NO_TRY && !outbox.spare && !outbox.paging.cheap);
+  messaging__outbox_free(&outbox);
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {
