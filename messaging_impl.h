@@ -80,7 +80,7 @@
  * - The supervisor is one writer and the order is its log. Workers need no agreement among themselves, and recovery is one question: from
  *   which number on.
  * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, what is
- *   written next is touched 64 KB at a time, and a sender's next block is made ready by the background thread, in huge pages, as long as those are cheap.
+ *   written next is touched 64 KB at a time, and the next block is made ready by the background thread, in huge pages, as long as those are cheap.
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
  *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
@@ -239,7 +239,8 @@ enum {
   MESSAGING__GROWN_MESSAGES = 64,           /* as long as it has less than so many messages */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
-  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages */
+  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages, */
+  MESSAGING__HUGE_BYTES = 4 << 20,          /* and by the background thread in huge ones */
   MESSAGING__DEAR_PATIENCE = 64,            /* blocks in small pages until a huge one is tried again, after one that was dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
@@ -532,10 +533,10 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Touches a new block, all of it in huge pages or its beginning in small ones, and says what CPU a huge page's bytes took, or would have taken. */
+/* Touches the beginning of a new block, in a few huge pages or in small ones, and says what CPU a huge page's bytes took, or would have taken. */
 static inline uint64_t messaging__page_in(messaging__buffer *block, bool huge) {
-  const size_t size = huge ? block->capacity : (size_t)4 * MESSAGING__TOUCH_BYTES;
-  if (huge) madvise(block->data, block->capacity, MESSAGING__MADV_HUGEPAGE);
+  const size_t size = huge ? (size_t)messaging__earlier(block->capacity, MESSAGING__HUGE_BYTES) : (size_t)4 * MESSAGING__TOUCH_BYTES;
+  if (huge) madvise(block->data, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t begun_ns = messaging__thread_cpu_ns();
   bool touched = madvise(block->data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
   for (size_t at = 0; !touched && at < size; at += 4096) block->data[at] = 0;
@@ -561,6 +562,72 @@ static inline void messaging__block_write(messaging__buffer *block, uint8_t *to,
     if (end > block->touched) block->touched = end;
     memcpy(to, from, piece);
   }
+}
+
+typedef enum { MESSAGING__STOCKED, MESSAGING__STOCK_WANTED, MESSAGING__STOCK_ASKED } messaging__order;
+
+/* The next block, made ready. To touch new memory for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are written
+ * there; in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six times as
+ * much, milliseconds. No call tells. So whoever needs a block takes small pages, and the background thread makes one of huge pages ready: the next for each
+ * that is taken, or, after one that was dearer, for another try after some in small pages. Under the lock of whoever has it. */
+typedef struct {
+  messaging__buffer *spare;
+  size_t bytes;      /* so large is the next to be */
+  uint32_t order;    /* of messaging__order */
+  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
+  uint32_t small;    /* blocks in small pages since the last try, */
+  uint32_t patience; /* and less than so many before the next */
+  bool cheap;        /* the last one was */
+} messaging__stock;
+
+/* A block with so much room, or a new one of so many bytes. There should be another one by the time that it is full. */
+static inline messaging__buffer *messaging__stock_take(messaging__stock *stock, size_t room, size_t bytes) {
+  messaging__buffer *block = stock->spare;
+  stock->spare = NULL;
+  if (!block || block->capacity < room) {
+    messaging__buffer_drop(block);
+    block = messaging__block_new(bytes);
+    if (!block) return NULL;
+    stock->small_ns = messaging__page_in(block, false);
+    stock->small++;
+  }
+  if (!stock->cheap && stock->small <= stock->patience) return block;
+  stock->bytes = bytes;
+  if (MESSAGING__LOAD(&stock->order) == MESSAGING__STOCKED) MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCK_WANTED);
+  return block;
+}
+
+/* Whether the background thread has to be told. */
+static inline bool messaging__stock_ask(messaging__stock *stock) {
+  bool wanted = MESSAGING__LOAD(&stock->order) == MESSAGING__STOCK_WANTED;
+  if (wanted) MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCK_ASKED);
+  return wanted;
+}
+
+/* The background thread's: makes a block ready, if it was asked to. One that was dear is as good, once it is there. */
+static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_t *lock) {
+  if (MESSAGING__LOAD(&stock->order) != MESSAGING__STOCK_ASKED) return;
+  pthread_mutex_lock(lock);
+  size_t bytes = stock->bytes;
+  pthread_mutex_unlock(lock);
+  messaging__buffer *block = messaging__block_new(bytes);
+  uint64_t cost_ns = block ? messaging__page_in(block, true) : UINT64_MAX;
+  pthread_mutex_lock(lock);
+  messaging__buffer *other = stock->spare;
+  stock->spare = block ? block : other;
+  stock->cheap = cost_ns <= stock->small_ns;
+  stock->small = 0;
+  stock->patience = MESSAGING__DEAR_PATIENCE;
+  MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCKED);
+  pthread_mutex_unlock(lock);
+  if (block) messaging__buffer_drop(other);
+}
+
+/* The block that is ready, which the caller may use again or drop. */
+static inline messaging__buffer *messaging__stock_clear(messaging__stock *stock) {
+  messaging__buffer *block = stock->spare;
+  stock->spare = NULL;
+  return block;
 }
 
 static inline void messaging__part_free(messaging__buffer *part) {
@@ -1355,19 +1422,6 @@ typedef enum {
   MESSAGING__HOLDS_ALL   /* nothing can go out before something arrives */
 } messaging__hold;
 
-/* What new blocks cost last. To touch their memory for the first time, 4 KB at a time, may cost more than all else that happens to the bytes that are
- * written there; in huge pages, if the system has some to give, a fifth of that; but where a virtual machine has to get them from its host first, six
- * times as much, milliseconds. No call tells. So senders take small pages, and the background thread makes a block of a huge one ready: the next for each
- * that is taken, or, after one that was dearer, for another try after some in small pages. */
-typedef struct {
-  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
-  uint32_t small;    /* blocks in small pages since the last try, */
-  uint32_t patience; /* and until the next */
-  bool cheap;        /* the last one was */
-} messaging__paging;
-
-typedef enum { MESSAGING__NO_TRY, MESSAGING__TRY_WANTED, MESSAGING__TRY_ASKED } messaging__try;
-
 typedef struct {
   pthread_mutex_t lock;
   pthread_cond_t room;
@@ -1377,10 +1431,7 @@ typedef struct {
   size_t seal_bytes, grown_bytes; /* an open batch of this size is closed, or may be at most this large: small where messages and queues are */
   size_t hint, each; /* size of the last batch, and of a message in it */
   messaging__ring blocks; /* of messaging__buffer *, where a burst's batches lie, in order; kept until the next pause */
-  messaging__buffer *spare; /* a new one in huge pages, */
-  size_t spare_bytes;       /* or how large it is to be */
-  messaging__paging paging;
-  uint32_t page_try;        /* of messaging__try; stored under the lock */
+  messaging__stock stock; /* of new ones */
   uint32_t calm;          /* so many batches in a row were no burst's */
   messaging__hold hold;
   bool closed; /* nothing more is taken: the handle is ending */
@@ -1417,7 +1468,6 @@ static inline bool messaging__outbox_init(messaging__outbox *outbox, size_t byte
   outbox->seal_bytes = (size_t)messaging__earlier(message_bytes_max, MESSAGING__SEAL_BYTES);
   outbox->grown_bytes = (size_t)messaging__earlier(message_bytes_max, MESSAGING__GROWN_BYTES);
   outbox->hold = MESSAGING__HOLDS_ALL;
-  outbox->paging.patience = 1;
   if (pthread_mutex_init(&outbox->lock, NULL) != 0) return false;
   if (messaging__cond_init(&outbox->room)) return true;
   pthread_mutex_destroy(&outbox->lock);
@@ -1450,7 +1500,7 @@ static inline void messaging__drop_blocks(messaging__ring *blocks) {
 static inline void messaging__outbox_free(messaging__outbox *outbox) {
   messaging__outbox_clear(outbox);
   messaging__drop_blocks(&outbox->blocks);
-  messaging__buffer_drop(outbox->spare);
+  messaging__buffer_drop(messaging__stock_clear(&outbox->stock));
   messaging__ring_free(&outbox->ready);
   pthread_cond_destroy(&outbox->room);
   pthread_mutex_destroy(&outbox->lock);
@@ -1486,40 +1536,6 @@ static inline messaging__buffer *messaging__outbox_used(messaging__outbox *outbo
   return first;
 }
 
-/* A new block with so much room; there should be another one by the time that it is full. */
-static inline messaging__buffer *messaging__outbox_new_block(messaging__outbox *outbox, size_t room) {
-  messaging__paging *paging = &outbox->paging;
-  messaging__buffer *block = outbox->spare;
-  outbox->spare = NULL;
-  if (!block || block->capacity < room) {
-    messaging__buffer_drop(block);
-    block = messaging__block_new(2 * outbox->hint);
-    if (!block) return NULL;
-    paging->small_ns = messaging__page_in(block, false);
-    paging->small++;
-  }
-  bool due = paging->cheap || paging->small >= paging->patience;
-  if (due && MESSAGING__LOAD(&outbox->page_try) == MESSAGING__NO_TRY) {
-    outbox->spare_bytes = 2 * outbox->hint;
-    MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__TRY_WANTED);
-  }
-  return block;
-}
-
-/* The background thread's: makes a block ready, if it was asked to. One that was dear is as good, once it is there. */
-static inline void messaging__outbox_try_page(messaging__outbox *outbox) {
-  if (MESSAGING__LOAD(&outbox->page_try) != MESSAGING__TRY_ASKED) return;
-  messaging__buffer *block = messaging__block_new(outbox->spare_bytes);
-  uint64_t cost_ns = block ? messaging__page_in(block, true) : UINT64_MAX;
-  pthread_mutex_lock(&outbox->lock);
-  outbox->paging.cheap = cost_ns <= outbox->paging.small_ns;
-  outbox->paging.small = 0;
-  outbox->paging.patience = MESSAGING__DEAR_PATIENCE;
-  outbox->spare = block;
-  MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__NO_TRY);
-  pthread_mutex_unlock(&outbox->lock);
-}
-
 /* A block with so much room: the last one, from its beginning if it is used; the first that is used; or a new one. A burst that the other end keeps up
  * with goes round in few of them; fresh memory would cost more than all else that happens to a large message. NULL: no memory. */
 static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outbox, size_t room) {
@@ -1529,7 +1545,7 @@ static inline messaging__buffer *messaging__outbox_block(messaging__outbox *outb
   if (block && block->capacity - block->size >= room) return block;
   if (!messaging__ring_reserve(&outbox->blocks)) return NULL;
   while ((block = messaging__outbox_used(outbox)) && block->capacity < room) messaging__buffer_drop(block);
-  if (!block) block = messaging__outbox_new_block(outbox, room);
+  if (!block) block = messaging__stock_take(&outbox->stock, room, 2 * outbox->hint);
   if (!block) return NULL;
   messaging__ring_push(&outbox->blocks, &block);
   return block;
@@ -1765,8 +1781,7 @@ static inline void messaging__outbox_rest(messaging__outbox *outbox) {
     messaging__ring none = blocks;
     blocks = outbox->blocks;
     outbox->blocks = none;
-    spare = outbox->spare;
-    outbox->spare = NULL;
+    spare = messaging__stock_clear(&outbox->stock);
   }
   pthread_mutex_unlock(&outbox->lock);
   messaging__drop_blocks(&blocks);
@@ -1814,7 +1829,7 @@ typedef struct {
   uint64_t first, next;   /* numbers held: first <= number < next */
   size_t bytes, bytes_max, chunk_bytes;
   size_t block_bytes; /* of the largest block; 0: it never grows so large that blocks serve it */
-  messaging__buffer *spare; /* a block to be used again */
+  messaging__stock stock; /* of blocks */
 } messaging__log;
 
 /* A place in a log: the chunk, counted from the front, and the offset in it. Trimming moves it. */
@@ -1824,7 +1839,6 @@ typedef struct {
 
 static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
   log->bytes = 0;
-  log->spare = NULL;
   messaging__ring_init(&log->chunks, sizeof(messaging__chunk));
   log->first = log->next = 1;
   log->bytes_max = bytes_max;
@@ -1839,10 +1853,10 @@ static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, 
 /* Drops the front chunk. A block that nobody refers to any more is used again. */
 static inline void messaging__log_drop(messaging__log *log) {
   messaging__chunk *chunk = messaging__log_chunk(log, 0);
-  bool again = chunk->buffer->release == messaging__block_free && !log->spare && MESSAGING__LOAD(&chunk->buffer->references) == 1;
+  bool again = chunk->buffer->release == messaging__block_free && !log->stock.spare && MESSAGING__LOAD(&chunk->buffer->references) == 1;
   log->first = chunk->next;
   log->bytes -= chunk->size;
-  if (again) log->spare = chunk->buffer;
+  if (again) log->stock.spare = chunk->buffer;
   else messaging__buffer_drop(chunk->buffer);
   messaging__ring_pop(&log->chunks);
 }
@@ -1850,8 +1864,7 @@ static inline void messaging__log_drop(messaging__log *log) {
 static inline void messaging__log_free(messaging__log *log) {
   while (log->chunks.count) messaging__log_drop(log);
   messaging__ring_free(&log->chunks);
-  messaging__buffer_drop(log->spare);
-  log->spare = NULL;
+  messaging__buffer_drop(messaging__stock_clear(&log->stock));
 }
 
 /* Whether a frame fits within the limit; one always fits into an empty log. */
@@ -1862,14 +1875,11 @@ static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
 /* Whether it goes on in blocks, into which all but the largest frames are copied. */
 static inline bool messaging__log_large(const messaging__log *log) { return log->block_bytes && log->chunks.count >= MESSAGING__CHUNKS_MAX; }
 
-/* A block for a frame and some more like it: one that was used before, if it is large enough. */
+/* A block for a frame and some more like it. One of small frames fills slowly, and whoever waits for one of them would wait for its memory as well. */
 static inline messaging__buffer *messaging__log_block(messaging__log *log, size_t frame_bytes) {
-  messaging__buffer *block = log->spare;
-  size_t bytes = frame_bytes * 8 < log->block_bytes ? frame_bytes * 8 : log->block_bytes;
-  log->spare = NULL;
-  if (block && block->capacity >= bytes) return block;
-  messaging__buffer_drop(block);
-  return messaging__block_new(bytes);
+  size_t bytes = (size_t)messaging__earlier(frame_bytes * 8, log->block_bytes);
+  if (bytes < MESSAGING__TOUCH_BYTES && !log->stock.spare) return messaging__block_new(bytes);
+  return messaging__stock_take(&log->stock, bytes, bytes);
 }
 
 /* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block. */
@@ -4806,6 +4816,7 @@ static inline void messaging__pump(messaging__handle *handle, uint64_t now, uint
     /* The background thread looks each time: what was sent may have swallowed the edge of a subscription. Others look when somebody is to join. */
     if (handle->out_woken || handle->im.joined < handle->im.live || messaging__on_background(handle)) messaging__look_at_out(handle);
     deadline = messaging__im_deadline(&handle->im, now);
+    if (messaging__stock_ask(&handle->inbox.log.stock) && !messaging__on_background(handle)) messaging__wake(handle);
   } else {
     messaging__look_at_out(handle);
     messaging__worker_pump(&handle->worker, now);
@@ -5010,7 +5021,8 @@ static inline void *messaging__main(void *argument) {
     count = 0;
     if (stop) return NULL;
     if (more || __atomic_fetch_add(&handle->work, 0u, __ATOMIC_SEQ_CST)) continue;
-    messaging__outbox_try_page(&handle->outbox);
+    messaging__stock_make(&handle->outbox.stock, &handle->outbox.lock);
+    messaging__stock_make(&handle->inbox.log.stock, &handle->inbox.lock);
     count = epoll_wait(handle->epoll_fd, events, (int)(sizeof events / sizeof events[0]), -1);
     MESSAGING__ADD(&handle->wakeups, (uint64_t)1);
   }
@@ -5745,11 +5757,10 @@ static inline messaging_status messaging__send(messaging__handle *handle, uint8_
     }
     outbox->blocked--;
   }
-  bool try_page = MESSAGING__LOAD(&outbox->page_try) == MESSAGING__TRY_WANTED;
-  if (try_page) MESSAGING__STORE(&outbox->page_try, (uint32_t)MESSAGING__TRY_ASKED);
+  bool ask = messaging__stock_ask(&outbox->stock);
   pthread_mutex_unlock(&outbox->lock);
   if (status == MESSAGING_OK && urgent) messaging__hurry_out(handle);
-  if (try_page) messaging__wake(handle);
+  if (ask) messaging__wake(handle);
   if (status == MESSAGING_ENOTRUNNING && MESSAGING__LOAD(&handle->inbox.ended)) return handle->inbox.cause;
   return status;
 }

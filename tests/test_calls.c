@@ -570,6 +570,34 @@ static void *look_and_wait(void *arg) {
   return NULL;
 }
 
+/* The block that the supervisor's history goes on in, or is to go on in. */
+static const messaging__buffer *history_block(bus_ctx *im, bool next) {
+  messaging__handle *handle = &im->handle;
+  const messaging__log *log = &handle->inbox.log;
+  messaging__lock(handle);
+  pthread_mutex_lock(&handle->inbox.lock);
+  const messaging__buffer *block = next ? log->stock.spare : log->chunks.count ? messaging__log_chunk(log, log->chunks.count - 1)->buffer : NULL;
+  pthread_mutex_unlock(&handle->inbox.lock);
+  messaging__unlock(handle);
+  return block;
+}
+
+static bool relay_large(bus_ctx *worker, world *w) {
+  messaging_status sent = send_fact(worker, 1, PLAIN, 100000), waited = bus_wait(w->im, 100);
+  return sent == MESSAGING_OK && (waited == MESSAGING_OK || waited == MESSAGING_ETIMEDOUT) && receive(w->im, w->log) == MESSAGING_OK;
+}
+
+/* While one thread waits and relays, the background thread makes the history's next block ready. */
+static void test_history_made_ready(void **state) {
+  world *w = *state;
+  bus_ctx *worker = join_here(w);
+  const messaging__buffer *spare = NULL;
+  WAIT_FOR(relay_large(worker, w) && (spare = history_block(w->im, true)) != NULL);
+  WAIT_FOR(relay_large(worker, w) && history_block(w->im, false) == spare);
+  assert_ok(bus_exit(&worker));
+  finish(w);
+}
+
 /* Threads send, wait, look and flush on both ends at once while one of each end receives. */
 static void test_many_threads(void **state) {
   world *w = *state;
@@ -881,6 +909,7 @@ int main(int argc, char **argv) {
       WITH_THREADS(test_recv_goes_on_behind_what_does_not_decode),
       WITH_THREADS(test_wait),
       WITH_BOTH(test_fd),
+      WITH_THREADS(test_history_made_ready),
       WITH_THREADS(test_many_threads),
       WITH_BOTH(test_stats),
       WITH_THREADS(test_print_message),

@@ -177,52 +177,57 @@ static void test_block_write(void **state) {
   free(bytes);
 }
 
-/* Blocks that are taken until the background thread is asked for one, which it makes; what small pages had cost is made up. */
-static unsigned blocks_before_try(messaging__outbox *outbox, uint64_t small_ns) {
+/* Blocks that are taken until another one is wanted, which is then made; what small pages had cost is made up. */
+static unsigned blocks_before_order(messaging__stock *stock, pthread_mutex_t *lock, uint64_t small_ns) {
   unsigned count = 0;
-  while (outbox->page_try != MESSAGING__TRY_WANTED) {
-    messaging__buffer *spare = outbox->spare, *block = messaging__outbox_new_block(outbox, 1000);
+  while (stock->order != MESSAGING__STOCK_WANTED) {
+    messaging__buffer *spare = stock->spare, *block = messaging__stock_take(stock, 1000, 1000);
     assert_non_null(block);
     assert_true(!spare || block == spare);
-    assert_null(outbox->spare);
+    assert_null(stock->spare);
     messaging__buffer_drop(block);
     count++;
   }
+  if (count > 1) assert_true(stock->small_ns > 0 && stock->small_ns < UINT64_MAX); /* measured anew */
+  stock->small_ns = small_ns;
   huge_asked = 0;
-  messaging__outbox_try_page(outbox);
-  assert_true(huge_asked == 0 && !outbox->spare); /* nobody has asked */
-  if (count > 1) assert_true(outbox->paging.small_ns > 0 && outbox->paging.small_ns < UINT64_MAX); /* measured anew */
-  outbox->page_try = MESSAGING__TRY_ASKED;
-  outbox->paging.small_ns = small_ns;
-  messaging__outbox_try_page(outbox);
-  assert_int_equal(outbox->page_try, MESSAGING__NO_TRY);
-  assert_int_equal(huge_asked, outbox->spare != NULL);
-  if (outbox->spare) assert_true(outbox->spare->capacity >= 2 * outbox->hint && outbox->spare->touched == outbox->spare->capacity);
+  messaging__stock_make(stock, lock);
+  assert_true(huge_asked == 0 && !stock->spare); /* nobody has asked */
+  assert_true(messaging__stock_ask(stock));
+  assert_false(messaging__stock_ask(stock));
+  messaging__stock_make(stock, lock);
+  assert_int_equal(stock->order, MESSAGING__STOCKED);
+  assert_int_equal(huge_asked, 1);
+  assert_true(stock->spare && stock->spare->touched == stock->spare->capacity);
   return count;
 }
 
-/* A block in a huge page is made ready after the first in small ones, and the next for each that is taken, until one was dearer: then after many in small
- * ones. What sends never makes one itself. */
+/* A block of huge pages is made ready after the first in small ones, and the next for each that is taken, until one was dearer: then after many in small
+ * ones. Who takes one never makes it. */
 static void test_pages_by_cost(void **state) {
   (void)state;
-  enum { CHEAPER = 3 };
+  enum { CHEAPER = 3, MANY = 3 * MESSAGING__HUGE_BYTES };
   const uint64_t dear = 0, cheap = UINT64_MAX;
-  messaging__outbox outbox;
-  assert_true(messaging__outbox_init(&outbox, 1 << 24, 1 << 20));
-  outbox.hint = 1;
-  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_try(&outbox, cheap), 1);
-  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_try(&outbox, dear), i ? 1 + MESSAGING__DEAR_PATIENCE : 1); /* one was made all the same */
-  assert_int_equal(blocks_before_try(&outbox, cheap), 1 + MESSAGING__DEAR_PATIENCE);
-  outbox.hint = MESSAGING__BLOCK_BYTES;
-  assert_true(outbox.spare && outbox.spare->capacity < 2 * MESSAGING__BLOCK_BYTES);
-  messaging__buffer *large = messaging__outbox_new_block(&outbox, 2 * MESSAGING__BLOCK_BYTES); /* not the one that is ready */
-  assert_true(large && large->capacity >= 2 * MESSAGING__BLOCK_BYTES && !outbox.spare);
-  messaging__buffer_drop(large);
-  outbox.page_try = MESSAGING__TRY_ASKED;
-  fail_at = 1;
-  messaging__outbox_try_page(&outbox);
-  assert_true(outbox.page_try == MESSAGING__NO_TRY && !outbox.spare && !outbox.paging.cheap);
-  messaging__outbox_free(&outbox);
+  messaging__stock stock = {0};
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_order(&stock, &lock, cheap), 1);
+  for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_order(&stock, &lock, dear), i ? 2 + MESSAGING__DEAR_PATIENCE : 1); /* one was there all the same */
+  assert_int_equal(blocks_before_order(&stock, &lock, cheap), 2 + MESSAGING__DEAR_PATIENCE);
+  messaging__buffer *large = messaging__stock_take(&stock, MANY, MANY); /* not the one that is ready */
+  assert_true(large && large->capacity >= MANY && !stock.spare && stock.bytes == MANY);
+  assert_true(messaging__stock_ask(&stock));
+  stock.spare = large; /* is used again meanwhile */
+  messaging__stock_make(&stock, &lock);
+  assert_true(stock.spare && stock.spare != large && stock.spare->capacity >= MANY);
+  assert_int_equal(stock.spare->touched, MESSAGING__HUGE_BYTES);
+  for (int fails = 0; fails < 2; fails++) {
+    messaging__buffer *spare = fails ? NULL : stock.spare;
+    if (fails) messaging__buffer_drop(messaging__stock_clear(&stock));
+    stock.order = MESSAGING__STOCK_ASKED;
+    fail_at = 1;
+    messaging__stock_make(&stock, &lock);
+    assert_true(stock.order == MESSAGING__STOCKED && stock.spare == spare && !stock.cheap);
+  }
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {

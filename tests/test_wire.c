@@ -566,7 +566,7 @@ static size_t use_log(size_t limit, int rounds, uint32_t small, uint32_t large, 
     if (log.chunks.count == 0) assert_true(log.first == log.next && log.bytes == 0);
     else blocks += kept.owner->capacity >= MESSAGING__BLOCK_BYTES;
     if (used && kept.owner == used && kept.data == used->data + 4) ++*used_blocks;
-    used = log.spare;
+    used = log.stock.spare;
     if (used) assert_true(used->references == 1 && used->capacity >= MESSAGING__BLOCK_BYTES);
   }
   assert_true(log.first > 1);
