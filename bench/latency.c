@@ -187,11 +187,14 @@ static void run_together(config *c, part *parts, size_t count, uint32_t turn, co
   }
 }
 
+/* In a round. Slow trips on one core are few. */
+static uint32_t turns_of(const mode *m) { return m->one_core ? TURNS_MAX : PAIR_TURNS; }
+
 static void run_turn(config *c, uint32_t turn, const mode *m, FILE *csv) {
   part parts[16] = {0};
   size_t count = 0, next;
   for (size_t i = 0; i < c->systems; i++)
-    if (peer_has_turn(c->system, c->systems, PAIR_TURNS, turn, i, &next)) parts[count++].system = next;
+    if (peer_has_turn(c->system, c->systems, turns_of(m), turn, i, &next)) parts[count++].system = next;
   size_t together = m->loaded ? 1 : count; /* the load would be there for all */
   for (size_t i = 0; i < count; i += together) run_together(c, parts + i, together, turn, m, csv);
 }
@@ -248,7 +251,7 @@ static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *s
     const peer *p = u->peers[i];
     if (all || peer_in_goals(p) || p == &peer_libzmq_echo || p == &peer_libzmq_slice) c->system[c->systems++] = p;
   }
-  for (uint32_t turn = 0; turn < u->options->rounds * PAIR_TURNS; turn++) run_turn(c, turn, m, csv);
+  for (uint32_t turn = 0; turn < u->options->rounds * turns_of(m); turn++) run_turn(c, turn, m, csv);
   size_t base = position(c, baseline);
   if (base == c->systems) base = 0;
   print_config(c, m, base);
