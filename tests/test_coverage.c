@@ -177,6 +177,25 @@ static void test_block_write(void **state) {
   free(bytes);
 }
 
+/* The beginning of a new block is in memory when it was touched, whether the kernel can do so ahead or not. */
+static void test_page_in(void **state) {
+  (void)state;
+  enum { PAGE = 4096, PAGES = 3 * MESSAGING__HUGE_BYTES / PAGE };
+  unsigned char there[PAGES];
+  for (int fails = 0; fails < 2; fails++)
+    for (int huge = 0; huge < 2; huge++) {
+      messaging__buffer *block = messaging__block_new(3 * MESSAGING__HUGE_BYTES);
+      assert_non_null(block);
+      fail_call = fails ? ADVICE : NOTHING;
+      assert_true(messaging__page_in(block, huge) > 0);
+      fail_call = NOTHING;
+      assert_int_equal(block->touched, huge ? MESSAGING__HUGE_BYTES : 4 * MESSAGING__TOUCH_BYTES);
+      assert_int_equal(mincore(block->data, block->capacity, there), 0);
+      for (size_t i = 0; i < PAGES; i++) assert_int_equal(there[i] & 1, i < block->touched / PAGE);
+      messaging__buffer_drop(block);
+    }
+}
+
 /* Blocks that are taken until another one is wanted, which is then made; what small pages had cost is made up. */
 static unsigned blocks_before_order(messaging__stock *stock, pthread_mutex_t *lock, uint64_t small_ns) {
   unsigned count = 0;
@@ -778,6 +797,7 @@ int main(void) {
       cmocka_unit_test(test_map_against_a_table),
       cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_block_write),
+      cmocka_unit_test(test_page_in),
       cmocka_unit_test(test_pages_by_cost),
       cmocka_unit_test(test_outbox_in_blocks_without_memory),
       cmocka_unit_test(test_outbox_moves_on_without_memory),
