@@ -574,11 +574,17 @@ typedef struct {
   messaging__buffer *spare;
   size_t bytes;      /* so large is the next to be */
   uint32_t order;    /* of messaging__order */
-  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones */
+  uint64_t small_ns; /* CPU that a huge page's bytes took in small ones; 0: not known */
   uint32_t small;    /* blocks in small pages since the last try, */
   uint32_t patience; /* and at most so many before the next */
   bool cheap;        /* the last one was */
 } messaging__stock;
+
+/* So large a block is to be made ready. */
+static inline void messaging__stock_order(messaging__stock *stock, size_t bytes) {
+  stock->bytes = bytes;
+  if (MESSAGING__LOAD(&stock->order) == MESSAGING__STOCKED) MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCK_WANTED);
+}
 
 /* A block with so much room, or a new one of so many bytes. There should be another one by the time that it is full. */
 static inline messaging__buffer *messaging__stock_take(messaging__stock *stock, size_t room, size_t bytes) {
@@ -591,9 +597,7 @@ static inline messaging__buffer *messaging__stock_take(messaging__stock *stock, 
     stock->small_ns = messaging__page_in(block, false);
     stock->small++;
   }
-  if (!stock->cheap && stock->small <= stock->patience) return block;
-  stock->bytes = bytes;
-  if (MESSAGING__LOAD(&stock->order) == MESSAGING__STOCKED) MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCK_WANTED);
+  if (stock->cheap || stock->small > stock->patience) messaging__stock_order(stock, bytes);
   return block;
 }
 
@@ -604,15 +608,26 @@ static inline bool messaging__stock_ask(messaging__stock *stock) {
   return wanted;
 }
 
+/* Tries what a huge page's bytes cost in small ones, before a block was needed. */
+static inline uint64_t messaging__small_pages_ns(void) {
+  messaging__buffer *block = messaging__block_new(MESSAGING__BLOCK_BYTES);
+  uint64_t cost_ns = block ? messaging__page_in(block, false) : 0;
+  messaging__buffer_drop(block);
+  return cost_ns;
+}
+
 /* The background thread's: makes a block ready, if it was asked to. One that was dear is as good, once it is there. */
 static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_t *lock) {
   if (MESSAGING__LOAD(&stock->order) != MESSAGING__STOCK_ASKED) return;
   pthread_mutex_lock(lock);
   size_t bytes = stock->bytes;
+  uint64_t small_ns = stock->small_ns;
   pthread_mutex_unlock(lock);
+  if (small_ns == 0) small_ns = messaging__small_pages_ns();
   messaging__buffer *block = messaging__block_new(bytes);
   uint64_t cost_ns = block ? messaging__page_in(block, true) : UINT64_MAX;
   pthread_mutex_lock(lock);
+  if (stock->small_ns == 0) stock->small_ns = small_ns;
   messaging__buffer *other = stock->spare;
   stock->spare = block ? block : other;
   stock->cheap = cost_ns <= stock->small_ns;
@@ -1814,7 +1829,8 @@ static inline void messaging__outbox_close(messaging__outbox *outbox) {
  *
  * The relay messages of a generation: an append-only log of RELAY frames in chunks, found by number. Small frames lie in a chunk
  * behind each other, each behind its size in four bytes; a large one is a chunk of its own and stays where libzmq put it. A history
- * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame.
+ * that has grown goes on in blocks, into which large ones are copied too: a copy costs less than new memory for libzmq's next frame. So
+ * does a young one as soon as there is a block, which a burst's first frame orders.
  */
 
 typedef struct {
@@ -1830,6 +1846,7 @@ typedef struct {
   uint64_t first, next;   /* numbers held: first <= number < next */
   size_t bytes, bytes_max, chunk_bytes;
   size_t block_bytes; /* of the largest block; 0: it never grows so large that blocks serve it */
+  bool in_blocks;     /* it has gone on in one */
   messaging__stock stock; /* of blocks */
 } messaging__log;
 
@@ -1846,6 +1863,7 @@ static inline void messaging__log_init(messaging__log *log, size_t bytes_max) {
   log->bytes_max = bytes_max;
   log->chunk_bytes = bytes_max / 16 < 4096 ? 4096 : bytes_max / 16 < MESSAGING__CHUNK_BYTES ? bytes_max / 16 : (size_t)MESSAGING__CHUNK_BYTES;
   log->block_bytes = bytes_max / 16 / MESSAGING__BLOCK_BYTES * MESSAGING__BLOCK_BYTES;
+  log->in_blocks = false;
 }
 
 static inline messaging__chunk *messaging__log_chunk(const messaging__log *log, size_t index) {
@@ -1875,7 +1893,9 @@ static inline bool messaging__log_fits(const messaging__log *log, size_t size) {
 }
 
 /* Whether it goes on in blocks, into which all but the largest frames are copied. */
-static inline bool messaging__log_large(const messaging__log *log) { return log->block_bytes && log->chunks.count >= MESSAGING__CHUNKS_MAX; }
+static inline bool messaging__log_large(const messaging__log *log) {
+  return log->block_bytes && (log->in_blocks || log->stock.spare || log->chunks.count >= MESSAGING__CHUNKS_MAX);
+}
 
 /* A block for a frame and some more like it. One of small frames fills slowly, and whoever waits for one of them would wait for its memory as well. */
 static inline messaging__buffer *messaging__log_block(messaging__log *log, size_t frame_bytes) {
@@ -1885,16 +1905,23 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
   return block ? block : messaging__block_new(bytes);
 }
 
-/* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block. */
+/* A frame stays where it is: one of a burst's, if it is large enough, and small enough for a block with others. */
+static inline void messaging__log_foresee(messaging__log *log, size_t frame_bytes) {
+  if (log->block_bytes && frame_bytes >= MESSAGING__TOUCH_BYTES && frame_bytes * 8 <= MESSAGING__BLOCK_BYTES) messaging__stock_order(&log->stock, frame_bytes * 8);
+}
+
+/* Opens a chunk for a frame: one that shares it with others, or a whole one. One that was filled is followed by a block; so is any, for the first time. */
 static inline bool messaging__log_open(messaging__log *log, messaging__slice frame, bool whole) {
   messaging__chunk chunk = {frame.owner, frame.data, 0, log->next, log->next, whole};
   if (!messaging__ring_reserve(&log->chunks)) return false;
   if (whole && frame.owner) {
     messaging__buffer_keep(chunk.buffer);
+    if (!log->in_blocks) messaging__log_foresee(log, frame.size);
   } else {
     size_t count = log->chunks.count, capacity = !whole && frame.size + 4 < log->chunk_bytes ? log->chunk_bytes : frame.size + 4;
-    bool block = !whole && messaging__log_large(log) && !messaging__log_chunk(log, count - 1)->whole;
+    bool block = !whole && messaging__log_large(log) && (!log->in_blocks || count == 0 || !messaging__log_chunk(log, count - 1)->whole);
     chunk.buffer = block ? messaging__log_block(log, frame.size) : NULL;
+    log->in_blocks = log->in_blocks || chunk.buffer;
     if (!chunk.buffer) chunk.buffer = messaging__buffer_new(capacity);
     if (!chunk.buffer) return false;
     chunk.data = chunk.buffer->data;

@@ -587,13 +587,15 @@ static bool relay_large(bus_ctx *worker, world *w) {
   return sent == MESSAGING_OK && (waited == MESSAGING_OK || waited == MESSAGING_ETIMEDOUT) && receive(w->im, w->log) == MESSAGING_OK;
 }
 
-/* While one thread waits and relays, the background thread makes the history's next block ready. */
+/* Once one thread, which waits, has relayed a large frame, the background thread makes a block ready for the next. */
 static void test_history_made_ready(void **state) {
   world *w = *state;
   bus_ctx *worker = join_here(w);
   const messaging__buffer *spare = NULL;
-  WAIT_FOR(relay_large(worker, w) && (spare = history_block(w->im, true)) != NULL);
-  WAIT_FOR(relay_large(worker, w) && history_block(w->im, false) == spare);
+  assert_true(relay_large(worker, w));
+  WAIT_FOR((spare = history_block(w->im, true)) != NULL);
+  assert_true(relay_large(worker, w));
+  WAIT_FOR(history_block(w->im, false) == spare);
   assert_ok(bus_exit(&worker));
   finish(w);
 }

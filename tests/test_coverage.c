@@ -226,7 +226,7 @@ static unsigned blocks_before_order(messaging__stock *stock, pthread_mutex_t *lo
 static void test_pages_by_cost(void **state) {
   (void)state;
   enum { CHEAPER = 3, MANY = 3 * MESSAGING__HUGE_BYTES };
-  const uint64_t dear = 0, cheap = UINT64_MAX;
+  const uint64_t dear = 1, cheap = UINT64_MAX;
   messaging__stock stock = {0};
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   for (int i = 0; i < CHEAPER; i++) assert_int_equal(blocks_before_order(&stock, &lock, cheap), 1);

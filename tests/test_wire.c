@@ -590,6 +590,51 @@ static void test_log_in_blocks(void **state) {
   assert_true(used > 3);
 }
 
+/* Appends a frame of this size, which a message of libzmq's owns, and says where it lies. */
+static messaging__slice append_frame(messaging__log *log, size_t size) {
+  messaging__slice kept;
+  messaging__buffer *buffer = log_frame(log, 1, size);
+  assert_true(messaging__log_append(log, messaging__slice_of(buffer), 1, &kept));
+  assert_memory_equal(kept.data, buffer->data, size);
+  messaging__buffer_drop(buffer);
+  return kept;
+}
+
+/* The first frame of a burst orders a block, in which a young log goes on as soon as it is ready; one of another size does not. */
+static void test_young_log_in_blocks(void **state) {
+  (void)state;
+  enum { BURSTS = 150000, TOO_SMALL = MESSAGING__TOUCH_BYTES - 1, TOO_LARGE = MESSAGING__BLOCK_BYTES / 8 + 1 };
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  messaging__log log = {0};
+  messaging__log_init(&log, (size_t)64 << 20);
+  append_frame(&log, TOO_SMALL);
+  append_frame(&log, TOO_LARGE);
+  assert_false(messaging__stock_ask(&log.stock));
+  append_frame(&log, BURSTS);
+  assert_true(messaging__stock_ask(&log.stock));
+  append_frame(&log, BURSTS); /* not ready yet */
+  assert_int_equal(log.chunks.count, 4);
+  assert_true(messaging__log_chunk(&log, 3)->whole);
+  messaging__stock_make(&log.stock, &lock);
+  const messaging__buffer *block = log.stock.spare;
+  assert_true(block && block->capacity >= 8 * BURSTS && log.stock.small_ns > 0);
+  assert_ptr_equal(append_frame(&log, BURSTS).owner, block);
+  assert_ptr_equal(append_frame(&log, 1000).owner, block);
+  assert_true(log.chunks.count == 5 && !log.stock.spare);
+  append_frame(&log, 2 << 20); /* too large for blocks, and what follows begins none */
+  assert_int_equal(append_frame(&log, 1000).owner->capacity, log.chunk_bytes);
+  assert_int_equal(log.chunks.count, 7);
+  check_walk(&log);
+  messaging__log_free(&log);
+  messaging__log_init(&log, 1 << 20); /* one that will never be large */
+  append_frame(&log, BURSTS);
+  messaging__buffer_drop(messaging__stock_clear(&log.stock));
+  log.stock.order = MESSAGING__STOCKED;
+  append_frame(&log, BURSTS);
+  assert_false(messaging__stock_ask(&log.stock));
+  messaging__log_free(&log);
+}
+
 /* A place at the end finds what is appended later. */
 static void test_log_place_at_the_end(void **state) {
   (void)state;
@@ -1093,6 +1138,7 @@ int main(void) {
       cmocka_unit_test(test_ring),
       cmocka_unit_test(test_log),
       cmocka_unit_test(test_log_in_blocks),
+      cmocka_unit_test(test_young_log_in_blocks),
       cmocka_unit_test(test_log_place_at_the_end),
       cmocka_unit_test(test_outbox_batches_grow),
       cmocka_unit_test(test_outbox_moves_on),
