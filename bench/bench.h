@@ -193,6 +193,7 @@ typedef struct {
 } suite;
 
 void bench_throughput(const suite *u);
+void bench_bursts(const suite *u);
 void bench_latency(const suite *u);
 void bench_fan_out(const suite *u);
 void bench_join(const suite *u);

@@ -12,7 +12,7 @@
 #define WARMED_MS 35  /* all sleep again */
 #define DELIVERIES 200000u
 #define COUNT_MIN 12000u
-#define COUNT_MAX 40000u
+#define COUNT_MAX 100000u
 #define BYTES_MAX (32u << 20)
 #define COUNT_LEAST 200u /* however slow the system is */
 

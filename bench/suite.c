@@ -23,6 +23,7 @@ typedef struct {
 
 static const benchmark benchmarks[] = {
     {"throughput", bench_throughput},
+    {"bursts", bench_bursts},
     {"latency", bench_latency},
     {"fan-out", bench_fan_out},
     {"idle", bench_idle},

@@ -47,7 +47,6 @@ static uint32_t turns_of(const config *c) {
 static void run_config(const suite *u, config *c, FILE *csv) {
   size_t next;
   uint32_t turns = turns_of(c);
-  c->count = burst_count(c->receivers, c->size);
   for (uint32_t turn = 0; turn < u->options->rounds * turns; turn++)
     for (size_t i = 0; i < c->systems; i++)
       if (peer_has_turn(c->system, c->systems, turns, turn, i, &next)) run_system(c, next, turn, csv);
@@ -57,7 +56,8 @@ static void run_config(const suite *u, config *c, FILE *csv) {
 
 static void print_ratio(spread s) { printf(" %6.2f (%5.2f..%6.2f)", s.median, s.min, s.max); }
 
-static void print_head(void) {
+static void print_head(const char *what) {
+  printf("\n%s; median (lowest..highest round)\n\n", what);
   printf("%-14s %5s %8s  %-22s %-22s %12s %11s %11s %s\n", "", "recei-", "", "messages/s,", "CPU a delivery,", "", "ns CPU", "ns, sending", "");
   printf("%-14s %5s %8s  %-22s %-22s %12s %11s %11s %s\n", "system", "vers", "bytes", "over libzmq's", "over libzmq's", "messages/s",
          "a delivery", "thread", "invalid");
@@ -127,10 +127,39 @@ static void run_and_finish(const suite *u, FILE *csv, FILE *summary, uint32_t re
   config *c = checked_calloc(1, sizeof *c);
   c->receivers = receivers;
   c->size = size;
+  c->count = burst_count(receivers, size);
   add_systems(u, c, all);
   run_config(u, c, csv);
   finish(c, small, summary);
   free(c);
+}
+
+static FILE *open_rounds(const suite *u, const char *name) {
+  return csv_open(u->options, name,
+                  "system,receivers,size,messages,turn,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,sender_cpu_ns_a_message");
+}
+
+/* How much a burst's beginning and end weigh. No goals: these are of bursts that last. */
+void bench_bursts(const suite *u) {
+  static const uint32_t counts[] = {100, 1000, 10000, 100000};
+  if (!u->options->full && !u->options->only) return;
+  FILE *csv = open_rounds(u, "bursts");
+  print_head("Bursts of 100 to 100,000 messages");
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+    config *c = checked_calloc(1, sizeof *c);
+    c->receivers = 2;
+    c->size = 140;
+    c->count = counts[i];
+    add_systems(u, c, false);
+    for (size_t k = 0; k < u->peer_count; k++)
+      if (u->peers[k] == &peer_libzmq_batch) c->system[c->systems++] = u->peers[k];
+    run_config(u, c, csv);
+    printf("%u messages:\n", c->count);
+    size_t base = position(c, &peer_libzmq);
+    print_config(c, base < c->systems ? base : 0);
+    free(c);
+  }
+  csv_close(csv);
 }
 
 void bench_throughput(const suite *u) {
@@ -138,14 +167,11 @@ void bench_throughput(const suite *u) {
   static const uint32_t all_sizes[] = {1, 16, 256, 1024, 4096, 16384, 65536, 262144, 1048576}, few_sizes[] = {1, 1024, 16384, 262144, 1048576};
   const uint32_t *sizes = u->options->full ? all_sizes : few_sizes;
   size_t size_count = u->options->full ? sizeof all_sizes / sizeof all_sizes[0] : sizeof few_sizes / sizeof few_sizes[0];
-  FILE *csv = csv_open(u->options, "throughput",
-                       "system,receivers,size,messages,turn,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,"
-                       "sender_cpu_ns_a_message");
+  FILE *csv = open_rounds(u, "throughput");
   FILE *summary = csv_open(u->options, "throughput_summary",
                            "system,receivers,size,rate_ratio,rate_ratio_min,rate_ratio_max,cpu_ratio,cpu_ratio_min,cpu_ratio_max,"
                            "messages_per_s,cpu_ns_a_delivery,sender_cpu_ns_a_message,invalid");
-  puts("\nThroughput: one worker sends a burst, the supervisor relays it, everybody else counts; median (lowest..highest round)\n");
-  print_head();
+  print_head("Throughput: one worker sends a burst, the supervisor relays it, everybody else counts");
   for (size_t r = 0; r < sizeof receivers / sizeof receivers[0]; r++)
     for (size_t s = 0; s < sizeof small / sizeof small[0]; s++) {
       bool all = u->options->full || (receivers[r] == 4 && small[s] == 140);
