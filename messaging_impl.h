@@ -22,7 +22,7 @@
  *   Whoever holds the lock `core` may take a step, which is how the background thread is kept out of the way when it is not needed:
  *   - A thread that sends and finds core free puts the batch on the socket itself. When it is taken, it leaves word in `work`, and whoever
  *     lets go of core looks there (kick, unlock); where that may be to wait for progress, the background thread is woken instead. So no send
- *     waits for a step, and no message is left behind.
+ *     waits for a step, and no message is left behind. What it sends a moment later it leaves to the background thread, too (hurry_out).
  *   - A thread in wait reads the socket itself. While it sleeps, the kernel wakes it in the background thread's place (share).
  * Where libzmq's thread and another want the same one of several processors, libzmq's goes first, and where there is only one, last (set_slice).
  *   An operation on a libzmq socket swallows the edge of its ZMQ_FD for everybody else. So: the input socket is read until it is empty, or
@@ -62,8 +62,9 @@
  *   seed, thousands of worlds a second. The shell around it only moves bytes.
  * - Own acknowledgements: libzmq drops silently at a high-water mark (PUB) and loses what it accepted when a peer goes (PUSH), measured; no
  *   option changes that without letting one stopped subscriber stop all others.
- * - Batches form by acknowledgement, not by time: while four batches are on the wire, the open one waits and grows; the answer to the second
- *   takes it along. A lone message leaves at once, a burst leaves in frames of 96 to 192 KB (of large messages, up to 800), and no timer delays anything.
+ * - Batches form while something else is on its way, not by time. A lone message leaves at once; a burst's next ones gather until the background thread is
+ *   awake; and while four batches are on the wire, the open one waits and grows, until the answer to the second takes it along. So a burst leaves in frames
+ *   of 96 to 192 KB (of large messages, up to 800), and no timer delays anything.
  * - Nobody wakes to acknowledge: for most acknowledgements nobody waits, so they go with the heartbeats that go anyway. Whoever needs one asks: a
  *   sender in a burst, or whose queue fills, or that flushes; a supervisor whose history fills. Who has received much says so unasked, since a question
  *   would stand in the same queue. What got lost shows by the next batch; or else, downwards, by the next heartbeat; upwards, when its sender asks, after
@@ -275,8 +276,9 @@ enum {
   MESSAGING__ZONE_BYTES_MAX = 1024 * 1024   /* of what is kept from one batch of recv to the next */
 };
 
-/* Times of the protocol, in milliseconds. */
+/* Times of the protocol, in milliseconds, and one of the shell, in microseconds. */
 enum {
+  MESSAGING__BURST_US = 200,     /* who sends again so soon may send more: longer than a thread takes to wake up */
   MESSAGING__ACK_MS = 25,        /* an acknowledgement that somebody may wait for waits so long for company; */
   MESSAGING__ACK_MAX_MS = 1000,  /* one that nobody waits for: so long, or for a heartbeat */
   MESSAGING__TAIL_MS = 60,       /* without an acknowledgement until the first reminder; doubles */
@@ -4431,7 +4433,7 @@ typedef struct {
   uint32_t driven;          /* a thread in wait reads the socket in place of the background thread */
   bool stop;
   uint64_t armed_ms;        /* the timer fires then */
-  uint64_t direct_us;       /* supervisor: when an application thread last sent by itself */
+  uint64_t sent_us;         /* when an application thread last brought a message on its way; 0: it has received since */
 
   pthread_t thread;
   bool threaded;
@@ -5757,16 +5759,11 @@ static inline messaging_status messaging__run_worker(messaging__handle *handle, 
 
 /* ---- Calls: sending ---- */
 
-/* After a message was queued: who brings it on its way. A supervisor that sends in a burst leaves it to the background thread, so that batches
- * gather; a worker's batches gather while acknowledgements are on their way. */
+/* After a message was queued: who brings it on its way. This thread, unless somebody sent one a moment ago, and has received nothing since. That is a
+ * burst, which is left to the background thread: batches gather while it wakes up. */
 static inline void messaging__hurry_out(messaging__handle *handle) {
-  if (!handle->is_im) {
-    messaging__kick(handle);
-    return;
-  }
-  uint64_t now = messaging__now_us();
-  uint64_t before = MESSAGING__SWAP(&handle->direct_us, now);
-  if (now - before >= 200) {
+  uint64_t now = messaging__now_us(), before = MESSAGING__SWAP(&handle->sent_us, now);
+  if (now - before >= MESSAGING__BURST_US) {
     messaging__kick(handle);
   } else {
     messaging__outbox_hold(&handle->outbox, MESSAGING__HOLDS_OPEN);
@@ -6136,7 +6133,9 @@ static inline messaging_status messaging__recv(messaging__handle *handle, const 
   size_t left = SIZE_MAX; /* what does not decode is passed over, but not for ever: it may come as fast as that */
   while (status == MESSAGING_OK && view.count == 0 && left > 0 && MESSAGING__LOAD(&handle->inbox.readable))
     status = messaging__take_batch(handle, codec, &view, &left);
-  if (view.count > 0) memcpy(out, &view, sizeof view);
+  if (view.count == 0) return status;
+  MESSAGING__STORE(&handle->sent_us, (uint64_t)0);
+  memcpy(out, &view, sizeof view);
   return status;
 }
 

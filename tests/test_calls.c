@@ -600,6 +600,28 @@ static void test_history_made_ready(void **state) {
   finish(w);
 }
 
+/* Who sent a moment ago sends a burst, unless it has received since. */
+static void test_burst_ends_with_recv(void **state) {
+  world *w = *state;
+  bus_ctx *worker = join_here(w);
+  bus_ctx *ends[] = {w->im, worker};
+  for (uint32_t i = 1; i <= 4; i++) {
+    bus_ctx *sender = ends[i % 2], *receiver = ends[(i + 1) % 2];
+    logbook *log = logbook_make();
+    assert_ok(send_fact(sender, i, PLAIN, 10));
+    assert_true(sender->handle.sent_us > 0);
+    receiver->handle.sent_us = 1;
+    WAIT_FOR(receive(receiver, log) == MESSAGING_OK && log->relays > 0);
+    assert_int_equal(receiver->handle.sent_us, 0);
+    sender->handle.sent_us = messaging__now_us(); /* all the same it arrives */
+    assert_ok(send_fact(sender, 100 + i, PLAIN, 10));
+    WAIT_FOR(receive(receiver, log) == MESSAGING_OK && log->relays > 1);
+    logbook_free(log);
+  }
+  assert_ok(bus_exit(&worker));
+  finish(w);
+}
+
 /* Threads send, wait, look and flush on both ends at once while one of each end receives. */
 static void test_many_threads(void **state) {
   world *w = *state;
@@ -912,6 +934,7 @@ int main(int argc, char **argv) {
       WITH_THREADS(test_wait),
       WITH_BOTH(test_fd),
       WITH_THREADS(test_history_made_ready),
+      WITH_THREADS(test_burst_ends_with_recv),
       WITH_THREADS(test_many_threads),
       WITH_BOTH(test_stats),
       WITH_THREADS(test_print_message),
