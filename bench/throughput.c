@@ -9,10 +9,12 @@
 #define FEW_RECEIVERS 4u
 #define MANY_RECEIVERS 64u
 #define LARGE (256u << 10)
+#define CONFIGS_MAX 20
 
 /* One configuration: what every system made of the same burst. */
 typedef struct {
   uint32_t receivers, size, count;
+  bool small; /* goals for small messages hold */
   size_t systems;
   const peer *system[16];
   series rate[16];      /* messages a second */
@@ -44,12 +46,20 @@ static uint32_t turns_of(const config *c) {
   return c->receivers < FEW_RECEIVERS ? TURNS_MAX : c->receivers < MANY_RECEIVERS ? PAIR_TURNS : PAIR_TURNS / 2;
 }
 
-static void run_config(const suite *u, config *c, FILE *csv) {
+static void run_round(config *c, uint32_t round, FILE *csv) {
   size_t next;
   uint32_t turns = turns_of(c);
-  for (uint32_t turn = 0; turn < u->options->rounds * turns; turn++)
+  for (uint32_t turn = round * turns; turn < (round + 1) * turns; turn++)
     for (size_t i = 0; i < c->systems; i++)
       if (peer_has_turn(c->system, c->systems, turns, turn, i, &next)) run_system(c, next, turn, csv);
+}
+
+/* Round by round, so that a time in which the machine is slow does not fall on one configuration alone. */
+static void run_configs(const suite *u, config *c, size_t count, FILE *csv) {
+  for (uint32_t round = 0; round < u->options->rounds; round++) {
+    for (size_t i = 0; i < count; i++) run_round(&c[i], round, csv);
+    fprintf(stderr, "round %u of %u\n", round + 1, u->options->rounds);
+  }
 }
 
 /* ==== Tables ========================================================================================================== */
@@ -106,12 +116,12 @@ static void judge_any(const config *c, size_t ours, size_t base) {
   goal_at_least(1, what, series_ratio(&c->rate[ours], &c->rate[base]), 0.97);
 }
 
-static void finish(const config *c, bool small, FILE *summary) {
+static void finish(const config *c, FILE *summary) {
   size_t ours = position(c, &peer_messaging), base = position(c, &peer_libzmq);
   print_config(c, base < c->systems ? base : 0);
   write_summary(c, base < c->systems ? base : 0, summary);
   if (ours == c->systems || base == c->systems) return;
-  if (small) judge_small(c, ours, base);
+  if (c->small) judge_small(c, ours, base);
   else judge_any(c, ours, base);
 }
 
@@ -122,16 +132,15 @@ static void add_systems(const suite *u, config *c, bool all) {
     if (all || peer_in_goals(u->peers[i])) c->system[c->systems++] = u->peers[i];
 }
 
-static void run_and_finish(const suite *u, FILE *csv, FILE *summary, uint32_t receivers, uint32_t size, bool all, bool small) {
+/* One more, if it is wanted. */
+static void add_config(const suite *u, config *configs, size_t *count, uint32_t receivers, uint32_t size, bool all, bool small) {
   if (!listed_number(u->options->receivers, receivers) || !listed_number(u->options->sizes, size)) return;
-  config *c = checked_calloc(1, sizeof *c);
+  config *c = &configs[(*count)++];
   c->receivers = receivers;
   c->size = size;
   c->count = burst_count(receivers, size);
+  c->small = small;
   add_systems(u, c, all);
-  run_config(u, c, csv);
-  finish(c, small, summary);
-  free(c);
 }
 
 static FILE *open_rounds(const suite *u, const char *name) {
@@ -139,45 +148,50 @@ static FILE *open_rounds(const suite *u, const char *name) {
                   "system,receivers,size,messages,turn,valid,lost,disordered,wall_us,cpu_us,messages_per_s,cpu_ns_a_delivery,sender_cpu_ns_a_message");
 }
 
-/* How much a burst's beginning and end weigh. No goals: these are of bursts that last. */
-void bench_bursts(const suite *u) {
-  static const uint32_t counts[] = {100, 1000, 10000, 100000};
-  if (!u->options->full && !u->options->only) return;
-  FILE *csv = open_rounds(u, "bursts");
-  print_head("Bursts of 100 to 100,000 messages");
-  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-    config *c = checked_calloc(1, sizeof *c);
-    c->receivers = 2;
-    c->size = 140;
-    c->count = counts[i];
-    add_systems(u, c, false);
-    for (size_t k = 0; k < u->peer_count; k++)
-      if (u->peers[k] == &peer_libzmq_batch) c->system[c->systems++] = u->peers[k];
-    run_config(u, c, csv);
-    printf("%u messages:\n", c->count);
-    size_t base = position(c, &peer_libzmq);
-    print_config(c, base < c->systems ? base : 0);
-    free(c);
-  }
-  csv_close(csv);
-}
-
 void bench_throughput(const suite *u) {
   static const uint32_t receivers[] = {2, 4, 16, 64}, small[] = {64, 140};
   static const uint32_t all_sizes[] = {1, 16, 256, 1024, 4096, 16384, 65536, 262144, 1048576}, few_sizes[] = {1, 1024, 16384, 262144, 1048576};
   const uint32_t *sizes = u->options->full ? all_sizes : few_sizes;
-  size_t size_count = u->options->full ? sizeof all_sizes / sizeof all_sizes[0] : sizeof few_sizes / sizeof few_sizes[0];
+  size_t size_count = u->options->full ? sizeof all_sizes / sizeof all_sizes[0] : sizeof few_sizes / sizeof few_sizes[0], count = 0;
+  config *c = checked_calloc(CONFIGS_MAX, sizeof *c);
   FILE *csv = open_rounds(u, "throughput");
   FILE *summary = csv_open(u->options, "throughput_summary",
                            "system,receivers,size,rate_ratio,rate_ratio_min,rate_ratio_max,cpu_ratio,cpu_ratio_min,cpu_ratio_max,"
                            "messages_per_s,cpu_ns_a_delivery,sender_cpu_ns_a_message,invalid");
-  print_head("Throughput: one worker sends a burst, the supervisor relays it, everybody else counts");
   for (size_t r = 0; r < sizeof receivers / sizeof receivers[0]; r++)
-    for (size_t s = 0; s < sizeof small / sizeof small[0]; s++) {
-      bool all = u->options->full || (receivers[r] == 4 && small[s] == 140);
-      run_and_finish(u, csv, summary, receivers[r], small[s], all, true);
-    }
-  for (size_t s = 0; s < size_count; s++) run_and_finish(u, csv, summary, 4, sizes[s], u->options->full, false);
+    for (size_t s = 0; s < sizeof small / sizeof small[0]; s++)
+      add_config(u, c, &count, receivers[r], small[s], u->options->full || (receivers[r] == 4 && small[s] == 140), true);
+  for (size_t s = 0; s < size_count; s++) add_config(u, c, &count, 4, sizes[s], u->options->full, false);
+  run_configs(u, c, count, csv);
+  print_head("Throughput: one worker sends a burst, the supervisor relays it, everybody else counts");
+  for (size_t i = 0; i < count; i++) finish(&c[i], summary);
   csv_close(csv);
   csv_close(summary);
+  free(c);
+}
+
+/* How much a burst's beginning and end weigh. No goals: those are for bursts that last. */
+void bench_bursts(const suite *u) {
+  enum { LENGTHS = 4 };
+  static const uint32_t lengths[LENGTHS] = {100, 1000, 10000, 100000};
+  if (!u->options->full && !u->options->only) return;
+  config *c = checked_calloc(LENGTHS, sizeof *c);
+  FILE *csv = open_rounds(u, "bursts");
+  for (size_t i = 0; i < LENGTHS; i++) {
+    c[i].receivers = 2;
+    c[i].size = 140;
+    c[i].count = lengths[i];
+    add_systems(u, &c[i], false);
+    for (size_t k = 0; k < u->peer_count; k++)
+      if (u->peers[k] == &peer_libzmq_batch) c[i].system[c[i].systems++] = u->peers[k];
+  }
+  run_configs(u, c, LENGTHS, csv);
+  print_head("Bursts of 100 to 100,000 messages");
+  for (size_t i = 0; i < LENGTHS; i++) {
+    size_t base = position(&c[i], &peer_libzmq);
+    printf("%u messages:\n", c[i].count);
+    print_config(&c[i], base < c[i].systems ? base : 0);
+  }
+  csv_close(csv);
+  free(c);
 }
