@@ -245,34 +245,47 @@ static void judge(const config *c, const mode *m) {
 
 /* ==== The benchmark =================================================================================================== */
 
-static void run_mode(const suite *u, const mode *m, bool all, FILE *csv, FILE *summary) {
-  config *c = checked_calloc(1, sizeof *c);
+static void choose_systems(const suite *u, config *c, bool all) {
   for (size_t i = 0; i < u->peer_count; i++) {
     const peer *p = u->peers[i];
     if (all || peer_in_goals(p) || p == &peer_libzmq_echo || p == &peer_libzmq_slice) c->system[c->systems++] = p;
   }
-  for (uint32_t turn = 0; turn < u->options->rounds * turns_of(m); turn++) run_turn(c, turn, m, csv);
+}
+
+static void run_round(config *c, uint32_t round, const mode *m, FILE *csv) {
+  uint32_t turns = turns_of(m);
+  for (uint32_t turn = round * turns; turn < (round + 1) * turns; turn++) run_turn(c, turn, m, csv);
+}
+
+static void finish(const config *c, const mode *m, FILE *summary) {
   size_t base = position(c, baseline);
   if (base == c->systems) base = 0;
   print_config(c, m, base);
   write_summary(c, m, base, summary);
   judge(c, m);
-  free(c);
 }
 
+/* Round by round through all modes, so that a time in which the machine is slow does not fall on one of them alone. */
 void bench_latency(const suite *u) {
   FILE *csv = csv_open(u->options, "latency",
                        "system,mode,cores,trips,turn,valid,p50_us,p90_us,p99_us,max_us,cpu_us_a_trip,sleeps_a_trip");
   FILE *summary = csv_open(u->options, "latency_summary",
                            "system,mode,cores,p50_ratio,p50_ratio_min,p50_ratio_max,p99_ratio,p99_ratio_min,p99_ratio_max,"
                            "p50_us,p99_us,cpu_us,sleeps");
-  printf("\nLatency: round trips of %u bytes between two waiting workers by way of the supervisor; medians (lowest..highest round)\n", SIZE);
+  mode modes[4];
+  config *c = checked_calloc(4, sizeof *c);
+  size_t count = 0;
   for (int loaded = 0; loaded < 2; loaded++)
     for (int one_core = 0; one_core < 2; one_core++) {
       if (loaded && one_core && !u->options->full) continue;
-      mode m = {loaded, one_core, u->options->full ? 40 : 10};
-      run_mode(u, &m, u->options->full || (!loaded && !one_core), csv, summary);
+      modes[count] = (mode){loaded, one_core, u->options->full ? 40 : 10};
+      choose_systems(u, &c[count++], u->options->full || (!loaded && !one_core));
     }
+  for (uint32_t round = 0; round < u->options->rounds; round++)
+    for (size_t i = 0; i < count; i++) run_round(&c[i], round, &modes[i], csv);
+  printf("\nLatency: round trips of %u bytes between two waiting workers by way of the supervisor; medians (lowest..highest round)\n", SIZE);
+  for (size_t i = 0; i < count; i++) finish(&c[i], &modes[i], summary);
   csv_close(csv);
   csv_close(summary);
+  free(c);
 }
