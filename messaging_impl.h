@@ -1907,7 +1907,7 @@ static inline messaging__buffer *messaging__log_block(messaging__log *log, size_
   return block ? block : messaging__block_new(bytes);
 }
 
-/* A frame stays where it is: one of a burst's, if it is large enough, and small enough for a block with others. */
+/* A frame stays where it is. If it may be one of a burst's, large, but small enough for a block with others, there should be one for the next. */
 static inline void messaging__log_foresee(messaging__log *log, size_t frame_bytes) {
   if (log->block_bytes && frame_bytes >= MESSAGING__TOUCH_BYTES && frame_bytes * 8 <= MESSAGING__BLOCK_BYTES) messaging__stock_order(&log->stock, frame_bytes * 8);
 }
