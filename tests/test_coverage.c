@@ -247,6 +247,12 @@ static void test_pages_by_cost(void **state) {
     messaging__stock_make(&stock, &lock);
     assert_true(stock.order == MESSAGING__STOCKED && stock.spare == spare && !stock.cheap);
   }
+  stock.small_ns = 0; /* without memory to try small pages it stays unknown what they cost */
+  stock.order = MESSAGING__STOCK_ASKED;
+  fail_at = 1;
+  messaging__stock_make(&stock, &lock);
+  assert_true(stock.spare && stock.small_ns == 0);
+  messaging__buffer_drop(messaging__stock_clear(&stock));
 }
 
 static int encode_bytes(msgpack_packer *pk, const void *message) {
