@@ -243,7 +243,7 @@ enum {
   MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages, */
   MESSAGING__HUGE_BYTES = 4 << 20,          /* and by the background thread in huge ones */
   MESSAGING__DEAR_PATIENCE = 64,            /* blocks in small pages until a huge one is tried again, after one that was dearer */
-  MESSAGING__CHUNKS_MAX = 8,                /* chunks of history before it goes on in blocks */
+  MESSAGING__CHUNKS_MAX = 8,                /* chunks of history, at most, before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */

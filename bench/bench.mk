@@ -20,7 +20,7 @@ SUITE_OBJECTS = $(SUITE_SOURCES:%=$(BENCH_OUT)/%.o) $(BENCH_PEERS:%=$(BENCH_OUT)
 
 .PHONY: always bench bench-full bench-self-test bench-suite bench-plots
 
-bench: | $(filter deps,$(MAKECMDGOALS)) ## trace replay and the suite's quick set, in three minutes; CSV into build/bench/
+bench: | $(filter deps,$(MAKECMDGOALS)) ## trace replay and the suite's quick set, in about three minutes; CSV into build/bench/
 	+@$(MAKE) --no-print-directory -j$(JOBS) bench-self-test bench-suite
 	@status=0; $(BENCH_OUT)/replay --out $(BENCH_OUT) $(BENCH_TRACES) || status=$$?; \
 	  $(BENCH_OUT)/suite --out $(BENCH_OUT) || status=$$?; exit $$status
