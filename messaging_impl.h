@@ -83,7 +83,7 @@
  * - New memory may cost a burst, or a large message, more than all else that happens to its bytes. So blocks are used again, what is
  *   written next is touched 64 KB at a time, and the next block is made ready by the background thread, in huge pages, as long as those are cheap.
  * - A socket whose buffer holds less than a frame makes its sender and its reader take turns, which costs more than copying the bytes. So unix sockets get
- *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 64 workers, whose slowest could fill much memory, leaves
+ *   room for a large frame or two, as far as the system allows it; but a supervisor of more than 128 workers, whose slowest could fill much memory, leaves
  *   its connections as they are.
  * - Whoever sends is about to sleep, and libzmq's thread, woken on the same processor, waited until it did, or was moved to another one, which takes
  *   longer still. With a slice a little shorter than others' it goes first: on two cores a round trip takes 0.79 to 0.94 times what libzmq's takes, in
@@ -255,7 +255,7 @@ enum {
   MESSAGING__REPAIR_BURST = 4 * 1024 * 1024, /* in answer to one negative acknowledgement */
   MESSAGING__REPAIR_STEP = 256 * 1024,      /* of it in one step, so that others get their turn */
   MESSAGING__SOCKET_BYTES = 512 * 1024,     /* of a unix socket's buffer, if the system allows it (net.core.wmem_max); the kernel doubles it */
-  MESSAGING__WIDE_WORKERS = 64,             /* listed, at most, if the supervisor's connections are to have it */
+  MESSAGING__WIDE_WORKERS = 128,            /* listed, at most, if the supervisor's connections are to have it */
   MESSAGING__HEAP_BYTES = 2 * 1024 * 1024,  /* half of what may stay free at the end of a heap */
   MESSAGING__RANGES_MAX = 16,               /* in one negative acknowledgement */
   MESSAGING__REORDER_MAX = 256,             /* batches kept ahead of a gap */
