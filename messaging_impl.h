@@ -240,14 +240,13 @@ enum {
   MESSAGING__GROWN_MESSAGES = 64,           /* as long as it has less than so many messages */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
-  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages, */
-  MESSAGING__HUGE_BYTES = 4 << 20,          /* and by the background thread in huge ones */
+  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages */
   MESSAGING__DEAR_PATIENCE = 64,            /* blocks in small pages until a huge one is tried again, after one that was dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history, at most, before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
-  MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon */
+  MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon, and a supervisor at once where it is one batch */
   MESSAGING__CALM_BATCHES = 64,             /* without a burst before the blocks of the last one are given back */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
@@ -535,14 +534,15 @@ static inline uint64_t messaging__thread_cpu_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Touches the beginning of a new block, in a few huge pages or in small ones, and says what CPU a huge page's bytes took, or would have taken. */
+/* Touches a new block's next huge page, or as its first ones some small ones, and says what CPU a huge page's bytes took, or would have taken. */
 static inline uint64_t messaging__page_in(messaging__buffer *block, bool huge) {
-  const size_t size = huge ? (size_t)messaging__earlier(block->capacity, MESSAGING__HUGE_BYTES) : (size_t)4 * MESSAGING__TOUCH_BYTES;
-  if (huge) madvise(block->data, size, MESSAGING__MADV_HUGEPAGE);
+  const size_t size = huge ? (size_t)MESSAGING__BLOCK_BYTES : (size_t)4 * MESSAGING__TOUCH_BYTES;
+  uint8_t *next = block->data + block->touched;
+  if (huge) madvise(next, size, MESSAGING__MADV_HUGEPAGE);
   uint64_t begun_ns = messaging__thread_cpu_ns();
-  bool touched = madvise(block->data, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
-  for (size_t at = 0; !touched && at < size; at += 4096) block->data[at] = 0;
-  block->touched = size;
+  bool touched = madvise(next, size, MESSAGING__MADV_POPULATE_WRITE) == 0;
+  for (size_t at = 0; !touched && at < size; at += 4096) next[at] = 0;
+  block->touched += size;
   return (messaging__thread_cpu_ns() - begun_ns) * MESSAGING__BLOCK_BYTES / size;
 }
 
@@ -618,7 +618,8 @@ static inline uint64_t messaging__small_pages_ns(void) {
   return cost_ns;
 }
 
-/* The background thread's: makes a block ready, if it was asked to. One that was dear is as good, once it is there. */
+/* The background thread's: makes a block ready, if it was asked to, page by page until one is dear: the next ones would be, too. It is as good, once it is
+ * there; what is behind it will be in small ones. */
 static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_t *lock) {
   if (MESSAGING__LOAD(&stock->order) != MESSAGING__STOCK_ASKED) return;
   pthread_mutex_lock(lock);
@@ -627,12 +628,13 @@ static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_
   pthread_mutex_unlock(lock);
   if (small_ns == 0) small_ns = messaging__small_pages_ns();
   messaging__buffer *block = messaging__block_new(bytes);
-  uint64_t cost_ns = block ? messaging__page_in(block, true) : UINT64_MAX;
+  bool cheap = block != NULL;
+  while (cheap && block->touched < block->capacity) cheap = messaging__page_in(block, true) <= small_ns;
   pthread_mutex_lock(lock);
   if (stock->small_ns == 0) stock->small_ns = small_ns;
   messaging__buffer *other = stock->spare;
   stock->spare = block ? block : other;
-  stock->cheap = cost_ns <= stock->small_ns;
+  stock->cheap = cheap;
   stock->small = 0;
   stock->patience = MESSAGING__DEAR_PATIENCE;
   MESSAGING__STORE(&stock->order, (uint32_t)MESSAGING__STOCKED);
@@ -3148,6 +3150,7 @@ typedef struct {
   messaging__era era;
   uint32_t heartbeat_ms, silence_ms;
   size_t message_bytes_max;
+  size_t large_bytes; /* a batch of this size gets the answer that it wants before the next is taken */
   bool fence_slow, running;
 
   messaging__ring peers;   /* of messaging__peer * */
@@ -3206,6 +3209,7 @@ static inline void messaging__im_init(messaging__im *im, const messaging__port *
   im->heartbeat_ms = options->heartbeat_ms;
   im->silence_ms = options->silence_ms;
   im->message_bytes_max = options->message_bytes_max;
+  im->large_bytes = MESSAGING__ACK_BYTES;
   im->fence_slow = options->fence_slow;
   im->own_number = 1;
   im->held = im->marked = im->marking = 1;
@@ -3804,6 +3808,8 @@ static inline bool messaging__im_batch(messaging__im *im, messaging__peer *peer,
   peer->blocked = false;
   if (relay && peer->slot == 0) messaging__im_settle(im, peer); /* it hears its own broadcast */
   else messaging__im_owe(im, peer, now);
+  /* The window holds few large ones. Were they answered together, both ends would wait for each other in turn. */
+  if (peer->status_due && frame.size >= im->large_bytes) messaging__im_status(im, peer, MESSAGING__STATUS);
   return true;
 }
 

@@ -1532,6 +1532,7 @@ static void begin_world(uint64_t seed, uint64_t removed) {
   messaging__store_be(session, chance_next(), 8);
   messaging__store_be(session + 8, chance_next(), 8);
   messaging__im_init(&w.im, &port, &own->outbox, &own->inbox, &own->who, session, &w.options);
+  if (on(BIT_LARGE)) w.im.large_bytes = w.options.message_bytes_max / 2;
   if (on(BIT_CROWD)) w.im.slots = ~(uint64_t)0 << between(1, 4); /* as if others had them */
   for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
     messaging__ring_init(&w.generations[i].ids, sizeof(uint64_t));

@@ -177,21 +177,23 @@ static void test_block_write(void **state) {
   free(bytes);
 }
 
-/* The beginning of a new block is in memory when it was touched, whether the kernel can do so ahead or not. */
+/* The beginning of a new block is in memory when it was touched, and then the next huge page, whether the kernel can do so ahead or not. */
 static void test_page_in(void **state) {
   (void)state;
-  enum { PAGE = 4096, PAGES = 3 * MESSAGING__HUGE_BYTES / PAGE };
+  enum { PAGE = 4096, PAGES = 3 * MESSAGING__BLOCK_BYTES / PAGE };
   unsigned char there[PAGES];
   for (int fails = 0; fails < 2; fails++)
     for (int huge = 0; huge < 2; huge++) {
-      messaging__buffer *block = messaging__block_new(3 * MESSAGING__HUGE_BYTES);
+      messaging__buffer *block = messaging__block_new((size_t)PAGES * PAGE);
       assert_non_null(block);
-      fail_call = fails ? ADVICE : NOTHING;
-      assert_true(messaging__page_in(block, huge) > 0);
-      fail_call = NOTHING;
-      assert_int_equal(block->touched, huge ? MESSAGING__HUGE_BYTES : 4 * MESSAGING__TOUCH_BYTES);
-      assert_int_equal(mincore(block->data, block->capacity, there), 0);
-      for (size_t i = 0; i < PAGES; i++) assert_int_equal(there[i] & 1, i < block->touched / PAGE);
+      for (size_t times = 1; times <= (huge ? 2 : 1); times++) {
+        fail_call = fails ? ADVICE : NOTHING;
+        assert_true(messaging__page_in(block, huge) > 0);
+        fail_call = NOTHING;
+        assert_int_equal(block->touched, huge ? times * MESSAGING__BLOCK_BYTES : 4 * MESSAGING__TOUCH_BYTES);
+        assert_int_equal(mincore(block->data, block->capacity, there), 0);
+        for (size_t i = 0; i < PAGES; i++) assert_int_equal(there[i] & 1, i < block->touched / PAGE);
+      }
       messaging__buffer_drop(block);
     }
 }
@@ -225,7 +227,7 @@ static unsigned blocks_before_order(messaging__stock *stock, pthread_mutex_t *lo
  * ones. Who takes one never makes it. */
 static void test_pages_by_cost(void **state) {
   (void)state;
-  enum { CHEAPER = 3, MANY = 3 * MESSAGING__HUGE_BYTES };
+  enum { CHEAPER = 3, MANY = 3 * MESSAGING__BLOCK_BYTES };
   const uint64_t dear = 1, cheap = UINT64_MAX;
   messaging__stock stock = {0};
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -236,9 +238,15 @@ static void test_pages_by_cost(void **state) {
   assert_true(large && large->capacity >= MANY && !stock.spare && stock.bytes == MANY);
   assert_true(messaging__stock_ask(&stock));
   stock.spare = large; /* is used again meanwhile */
-  messaging__stock_make(&stock, &lock);
-  assert_true(stock.spare && stock.spare != large && stock.spare->capacity >= MANY);
-  assert_int_equal(stock.spare->touched, MESSAGING__HUGE_BYTES);
+  for (int is_cheap = 0; is_cheap < 2; is_cheap++) {
+    messaging__buffer *before = stock.spare;
+    stock.small_ns = is_cheap ? cheap : dear;
+    stock.order = MESSAGING__STOCK_ASKED;
+    messaging__stock_make(&stock, &lock);
+    assert_true(stock.spare && stock.spare != before && stock.spare->capacity >= MANY);
+    assert_int_equal(stock.spare->touched, is_cheap ? MANY : MESSAGING__BLOCK_BYTES); /* no other one behind a dear page */
+    assert_int_equal(stock.cheap, is_cheap);
+  }
   for (int fails = 0; fails < 2; fails++) {
     messaging__buffer *spare = fails ? NULL : stock.spare;
     if (fails) messaging__buffer_drop(messaging__stock_clear(&stock));

@@ -281,7 +281,7 @@ typedef struct {
 } note;
 
 static int note_encode(msgpack_packer *pk, const void *message) {
-  static const char filling[4096];
+  static const char filling[MESSAGING__ACK_BYTES];
   const note *n = message;
   if (n->size <= 5) return msgpack_pack_fix_uint32(pk, n->value);
   msgpack_pack_array(pk, 2);
@@ -912,6 +912,36 @@ static void test_acknowledged_by_bytes(void **state) {
   assert_true(messaging__im_flushed(&l->im));
   assert_int_equal(l->ends[1].core.unsaid_bytes, 0);
   free_net(l);
+}
+
+/* Of large batches the sender hears one by one, before the supervisor takes the next, of small ones together. */
+static void test_large_batches_acknowledged_at_once(void **state) {
+  (void)state;
+  enum { BATCHES = 4, SMALL = MESSAGING__ACK_BYTES / 2 };
+  for (int large = 0; large < 2; large++) {
+    size_t asked = 0;
+    net *l = new_net();
+    l->options.message_bytes_max = 1 << 20;
+    l->options.inbox_bytes_max = l->options.outbox_bytes_max = l->options.history_bytes_max = 64 << 20;
+    join(l, 2);
+    for (uint32_t i = 0; i < BATCHES; i++) assert_int_equal(put(&l->ends[1], MESSAGING__RELAY, i, large ? MESSAGING__ACK_BYTES : SMALL), MESSAGING_OK);
+    messaging__worker_pump(&l->ends[1].core, l->now);
+    assert_int_equal(l->up.count, BATCHES);
+    while (l->up.count) {
+      messaging__batch batch;
+      messaging__buffer *first = *(messaging__buffer **)messaging__ring_at(&l->up, 0);
+      assert_true(messaging__batch_read(first->data, first->size, &batch));
+      asked += (batch.flags & MESSAGING__UP_ANSWER) != 0;
+      hand_over(l, &l->up, &l->ends[0]);
+      assert_int_equal(l->sent_down[MESSAGING__STATUS], large ? asked : 0);
+    }
+    assert_true(asked > 1);
+    messaging__im_pump(&l->im, l->now);
+    assert_int_equal(l->sent_down[MESSAGING__STATUS], large ? asked : 1); /* nothing is said twice */
+    settle(l);
+    assert_true(messaging__worker_flushed(&l->ends[1].core));
+    free_net(l);
+  }
 }
 
 /* Who waits for acknowledgements asks for them, and again soon where the question or its answer is lost. */
@@ -2149,6 +2179,7 @@ int main(void) {
       cmocka_unit_test(test_tail),
       cmocka_unit_test(test_acknowledged_by_heartbeats),
       cmocka_unit_test(test_acknowledged_by_bytes),
+      cmocka_unit_test(test_large_batches_acknowledged_at_once),
       cmocka_unit_test(test_flush_asks),
       cmocka_unit_test(test_cut_off),
       cmocka_unit_test(test_ranges_within_a_batch),
