@@ -69,7 +69,7 @@ void csv_close(FILE *file) {
 
 /* ==== Goals =========================================================================================================== */
 
-#define GOALS_MAX 64u
+#define GOALS_MAX 96u
 
 typedef struct {
   int number;

@@ -9,7 +9,7 @@
 #define FEW_RECEIVERS 4u
 #define MANY_RECEIVERS 64u
 #define LARGE (256u << 10)
-#define CONFIGS_MAX 20
+#define CONFIGS_MAX 48
 
 /* One configuration: what every system made of the same burst. */
 typedef struct {
@@ -161,7 +161,9 @@ void bench_throughput(const suite *u) {
   for (size_t r = 0; r < sizeof receivers / sizeof receivers[0]; r++)
     for (size_t s = 0; s < sizeof small / sizeof small[0]; s++)
       add_config(u, c, &count, receivers[r], small[s], u->options->full || (receivers[r] == 4 && small[s] == 140), true);
-  for (size_t s = 0; s < size_count; s++) add_config(u, c, &count, 4, sizes[s], u->options->full, false);
+  for (size_t r = 0; r < sizeof receivers / sizeof receivers[0]; r++)
+    for (size_t s = 0; s < size_count && (u->options->full || receivers[r] == FEW_RECEIVERS); s++)
+      add_config(u, c, &count, receivers[r], sizes[s], u->options->full && receivers[r] == FEW_RECEIVERS, false);
   run_configs(u, c, count, csv);
   print_head("Throughput: one worker sends a burst, the supervisor relays it, everybody else counts");
   for (size_t i = 0; i < count; i++) finish(&c[i], summary);
