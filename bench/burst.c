@@ -78,11 +78,12 @@ static bool run_once(scene *s, uint32_t count, int64_t settle_ms, scene_threads 
   for (uint32_t w = 1; w < s->workers; w++) scene_go(s, w);
   pause_ms(PARKED_MS);
   if (threads) scene_threads_add(s, threads, -1);
-  int64_t before_ns = scene_cpu_ns(s), last_ns = 0;
+  int64_t supervisor_before_ns = scene_supervisor_cpu_ns(s), before_ns = scene_cpu_ns(s), last_ns = 0;
   scene_go(s, 0);
   if (!scene_await(s, s->workers)) return false;
   pause_ms(settle_ms);
   out->cpu_ns = (double)(scene_cpu_ns(s) - before_ns);
+  out->supervisor_ns = (double)(scene_supervisor_cpu_ns(s) - supervisor_before_ns);
   if (threads) scene_threads_add(s, threads, 1);
   for (uint32_t w = 1; w < s->workers; w++) {
     const actor *a = &s->actors[w];

@@ -10,6 +10,7 @@ typedef struct {
   uint64_t lost, disordered;
   double wall_ns;        /* from before the first send until the last receiver has everything */
   double cpu_ns;         /* of all processes, acknowledgements afterwards included */
+  double supervisor_ns;  /* likewise, of the supervisor's */
   double sender_ns;      /* CPU of the sending thread */
   double supervisor_bytes, worker_bytes; /* private memory afterwards; of a worker the mean of receivers */
   double ready_ns, ready_cpu_ns; /* from the first worker's fork until all were ready */

@@ -194,8 +194,10 @@ static int64_t process_cpu_ns(pid_t pid) {
   return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
+int64_t scene_supervisor_cpu_ns(const scene *s) { return process_cpu_ns(s->supervisor); }
+
 int64_t scene_cpu_ns(const scene *s) {
-  int64_t sum = process_cpu_ns(s->supervisor);
+  int64_t sum = scene_supervisor_cpu_ns(s);
   for (uint32_t w = 0; w < s->workers; w++) sum += process_cpu_ns(s->actors[w].pid);
   return sum;
 }

@@ -41,7 +41,7 @@ static void run_system(config *c, size_t i, uint32_t turn, FILE *csv) {
 /* Turns of the two systems that goals compare in a round, more than the others have where they vary: bursts to few receivers are short, those of large
  * messages depend on what memory costs just then. */
 static uint32_t turns_of(const config *c) {
-  if (c->size >= LARGE) return PAIR_TURNS;
+  if (c->size >= LARGE) return c->receivers < FEW_RECEIVERS ? TURNS_MAX : PAIR_TURNS;
   if (c->size != 64 && c->size != 140) return 1;
   return c->receivers < FEW_RECEIVERS ? TURNS_MAX : c->receivers < MANY_RECEIVERS ? PAIR_TURNS : PAIR_TURNS / 2;
 }
