@@ -246,7 +246,7 @@ enum {
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
   MESSAGING__WINDOW_BYTES = 2048 * 1024,    /* of one worker on the wire, not acknowledged: more than one of 1 MB */
   MESSAGING__FLIGHTS_MAX = 4,               /* batches on the wire before an open batch waits for an acknowledgement */
-  MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon, and a supervisor at once where it is one batch */
+  MESSAGING__ACK_BYTES = 256 * 1024,        /* received and not acknowledged, until a worker does so soon; a supervisor, of one batch, at once */
   MESSAGING__CALM_BATCHES = 64,             /* without a burst before the blocks of the last one are given back */
   MESSAGING__WINDOW_BATCHES = 32,           /* batches on the wire, at most: all of them are sent again when the first is lost */
   MESSAGING__FRAME_SLACK = 256 * 1024,      /* a frame may exceed message_bytes_max by this: an open batch and headers */
@@ -618,8 +618,8 @@ static inline uint64_t messaging__small_pages_ns(void) {
   return cost_ns;
 }
 
-/* The background thread's: makes a block ready, if it was asked to, page by page until one is dear: the next ones would be, too. It is as good, once it is
- * there; what is behind it will be in small ones. */
+/* The background thread's: makes a block ready, if it was asked to, in huge pages up to the first that is dear, since most behind it would be as well. That
+ * one is as good as others, once it is there. */
 static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_t *lock) {
   if (MESSAGING__LOAD(&stock->order) != MESSAGING__STOCK_ASKED) return;
   pthread_mutex_lock(lock);
