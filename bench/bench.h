@@ -13,8 +13,7 @@
 #define WORKERS_MAX 300u
 #define ROUNDS_MAX_SUITE 32u
 #define PAIR_TURNS 4u /* in a round, of the two systems that goals compare, where one turn says little; of the others one */
-#define MORE_TURNS 8u /* where it says less, */
-#define TURNS_MAX 16u /* and where it says least */
+#define TURNS_MAX 8u  /* where it says least */
 #define RECEIVE_TIMEOUT_MS 20000 /* so long without any message, and the rest counts as lost */
 
 /* ==== A message =======================================================================================================

@@ -12,7 +12,7 @@
 #define WARMED_MS 35  /* all sleep again */
 #define DELIVERIES 200000u
 #define COUNT_MIN 12000u
-#define COUNT_MAX 100000u
+#define COUNT_FEW 200000u /* to one or two, where a burst of so many deliveries would be over too soon */
 #define BYTES_MAX (32u << 20)
 #define COUNT_LEAST 200u /* however slow the system is */
 
@@ -130,9 +130,8 @@ burst burst_run(const burst_plan *p) {
 }
 
 uint32_t burst_count(uint32_t receivers, uint32_t size) {
-  uint32_t count = DELIVERIES / receivers;
+  uint32_t count = receivers > 2 ? DELIVERIES / receivers : COUNT_FEW;
   if (count < COUNT_MIN) count = COUNT_MIN;
-  if (count > COUNT_MAX) count = COUNT_MAX;
   if ((uint64_t)count * size > BYTES_MAX) count = BYTES_MAX / size;
   return count;
 }

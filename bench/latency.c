@@ -188,7 +188,7 @@ static void run_together(config *c, part *parts, size_t count, uint32_t turn, co
 }
 
 /* In a round. Slow trips on one core are few. */
-static uint32_t turns_of(const mode *m) { return m->one_core ? MORE_TURNS : PAIR_TURNS; }
+static uint32_t turns_of(const mode *m) { return m->one_core ? TURNS_MAX : PAIR_TURNS; }
 
 static void run_turn(config *c, uint32_t turn, const mode *m, FILE *csv) {
   part parts[16] = {0};

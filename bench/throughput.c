@@ -42,7 +42,7 @@ static void run_system(config *c, size_t i, uint32_t turn, FILE *csv) {
  * bytes depend on what memory costs just then. */
 static uint32_t turns_of(const config *c) {
   if (c->size < LARGE && c->size != 64 && c->size != 140) return 1;
-  if (c->receivers < FEW_RECEIVERS) return c->size == 140 ? TURNS_MAX : MORE_TURNS;
+  if (c->receivers < FEW_RECEIVERS) return TURNS_MAX;
   return c->receivers < MANY_RECEIVERS || c->size >= LARGE ? PAIR_TURNS : PAIR_TURNS / 2;
 }
 
@@ -174,8 +174,8 @@ void bench_throughput(const suite *u) {
 
 /* How much a burst's beginning and end weigh. No goals: those are for bursts that last. */
 void bench_bursts(const suite *u) {
-  enum { LENGTHS = 4 };
-  static const uint32_t lengths[LENGTHS] = {100, 1000, 10000, 100000};
+  enum { LENGTHS = 5 };
+  static const uint32_t lengths[LENGTHS] = {100, 1000, 10000, 100000, 200000};
   if (!u->options->full && !u->options->only) return;
   config *c = checked_calloc(LENGTHS, sizeof *c);
   FILE *csv = open_rounds(u, "bursts");
@@ -188,7 +188,7 @@ void bench_bursts(const suite *u) {
       if (u->peers[k] == &peer_libzmq_batch) c[i].system[c[i].systems++] = u->peers[k];
   }
   run_configs(u, c, LENGTHS, csv);
-  print_head("Bursts of 100 to 100,000 messages");
+  print_head("Bursts of 100 to 200,000 messages");
   for (size_t i = 0; i < LENGTHS; i++) {
     size_t base = position(&c[i], &peer_libzmq);
     printf("%u messages:\n", c[i].count);
