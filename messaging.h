@@ -145,7 +145,7 @@ typedef struct {
   pid_t id;
 
   uint32_t heartbeat_ms;    /* 1000; 10 to 60000: at least one frame goes each way in this time */
-  uint32_t silence_ms;      /* 60000; at least 3 heartbeats, the peer's as well if they differ: one that no pidfd watches counts as lost after this, until it is heard again */
+  uint32_t silence_ms;      /* 60000; at least 3 heartbeats, and 3 of the peer's: without a pidfd it counts as lost after this, until it is heard again */
   uint32_t exit_timeout_ms; /* 5000: the longest that exit waits for acknowledgements */
   uint32_t send_timeout_ms; /* 0: sends never block. Else the longest that a send waits for room before MESSAGING_EFULL */
 

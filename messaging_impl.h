@@ -240,7 +240,8 @@ enum {
   MESSAGING__GROWN_MESSAGES = 64,           /* as long as it has less than so many messages */
   MESSAGING__CHUNK_BYTES = 64 * 1024,       /* of history at first, and of copies in a worker's inbox */
   MESSAGING__BLOCK_BYTES = 2 * 1024 * 1024, /* of history later on, and of a burst's batches: as much as a huge page */
-  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages */
+  MESSAGING__TOUCH_BYTES = 64 * 1024,       /* of new memory that are touched at once, in small pages, */
+  MESSAGING__HUGE_BYTES = 16 << 20,         /* and of a block, ahead, in huge ones: one for the largest messages may be of gigabytes */
   MESSAGING__DEAR_PATIENCE = 64,            /* blocks in small pages until a huge one is tried again, after one that was dearer */
   MESSAGING__CHUNKS_MAX = 8,                /* chunks of history, at most, before it goes on in blocks */
   MESSAGING__WRAP_BYTES = 8 * 1024,         /* a frame from this size on is kept as it came, a smaller one is copied */
@@ -629,7 +630,7 @@ static inline void messaging__stock_make(messaging__stock *stock, pthread_mutex_
   if (small_ns == 0) small_ns = messaging__small_pages_ns();
   messaging__buffer *block = messaging__block_new(bytes);
   bool cheap = block != NULL;
-  while (cheap && block->touched < block->capacity) cheap = messaging__page_in(block, true) <= small_ns;
+  while (cheap && block->touched < messaging__earlier(block->capacity, MESSAGING__HUGE_BYTES)) cheap = messaging__page_in(block, true) <= small_ns;
   pthread_mutex_lock(lock);
   if (stock->small_ns == 0) stock->small_ns = small_ns;
   messaging__buffer *other = stock->spare;

@@ -123,7 +123,7 @@ void scene_end(scene *s);
 
 /* Of all processes of the scene, user and system, in ns; times that a thread of them went to sleep by itself; threads. */
 int64_t scene_cpu_ns(const scene *s);
-int64_t scene_supervisor_cpu_ns(const scene *s);
+int64_t scene_supervisor_cpu_ns(const scene *s); /* of the supervisor alone */
 uint64_t scene_sleeps(const scene *s);
 /* What the threads of a scene have cost so far. A role: the supervisor, workers that send (the deaf ones), other workers. */
 enum { OF_SUPERVISOR, OF_SENDERS, OF_RECEIVERS, ROLES };

@@ -38,8 +38,8 @@ static void run_system(config *c, size_t i, uint32_t turn, FILE *csv) {
             b.wall_ns > 0 ? count / b.wall_ns * 1e9 : 0, b.cpu_ns / deliveries, b.sender_ns / count);
 }
 
-/* Turns of the two systems that goals compare in a round, more than the others have where they vary: bursts to few receivers are short, those of more
- * bytes depend on what memory costs just then. */
+/* Turns of the two systems that goals compare in a round, more than the others have where they vary: bursts to few receivers are short, those of large
+ * messages depend on what memory costs just then. */
 static uint32_t turns_of(const config *c) {
   if (c->size < LARGE && c->size != 64 && c->size != 140) return 1;
   if (c->receivers < FEW_RECEIVERS) return TURNS_MAX;

@@ -227,7 +227,7 @@ static unsigned blocks_before_order(messaging__stock *stock, pthread_mutex_t *lo
  * ones. Who takes one never makes it. */
 static void test_pages_by_cost(void **state) {
   (void)state;
-  enum { CHEAPER = 3, MANY = 3 * MESSAGING__BLOCK_BYTES };
+  enum { CHEAPER = 3, MANY = MESSAGING__HUGE_BYTES + MESSAGING__BLOCK_BYTES };
   const uint64_t dear = 1, cheap = UINT64_MAX;
   messaging__stock stock = {0};
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -244,7 +244,7 @@ static void test_pages_by_cost(void **state) {
     stock.order = MESSAGING__STOCK_ASKED;
     messaging__stock_make(&stock, &lock);
     assert_true(stock.spare && stock.spare != before && stock.spare->capacity >= MANY);
-    assert_int_equal(stock.spare->touched, is_cheap ? MANY : MESSAGING__BLOCK_BYTES); /* no other one behind a dear page */
+    assert_int_equal(stock.spare->touched, is_cheap ? MESSAGING__HUGE_BYTES : MESSAGING__BLOCK_BYTES); /* no other one behind a dear page */
     assert_int_equal(stock.cheap, is_cheap);
   }
   for (int fails = 0; fails < 2; fails++) {
